@@ -1,0 +1,5 @@
+"""``python -m corpusgen``."""
+
+from corpusgen.cli.main import main
+
+main()

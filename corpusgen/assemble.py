@@ -1,0 +1,142 @@
+"""From a stored answer to a record: the same answer always makes the same record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from corpusgen.corpus import moment
+from corpusgen.records import Completion, Json, Kind, Message, Record, Reply, Request, TokenLogprobs, canonical_json
+from corpusgen.store.answers import Answer, Card, RecordRow, Stored
+from corpusgen.teachers.labels import LabelReading, read_label
+from corpusgen.teachers.teacher import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What is the same for every record of a run; kept in the run's row."""
+
+    run_id: str
+    task: str
+    kind: Kind
+    spec_digest: str
+    prompt_digest: str
+    licence_expression: str
+    label_names: tuple[str, ...] | None
+    first_tokens: tuple[bytes, ...] | None
+
+    def to_json(self) -> str:
+        """The facts as the run's row keeps them."""
+        fields: dict[str, Json] = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields["first_tokens"] = None if self.first_tokens is None else [token.hex() for token in self.first_tokens]
+        return canonical_json(fields).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> RunFacts:
+        """The facts a run's row keeps."""
+        fields: dict[str, Any] = orjson.loads(text)
+        names, tokens = fields["label_names"], fields["first_tokens"]
+        fields["label_names"] = None if names is None else tuple(names)
+        fields["first_tokens"] = None if tokens is None else tuple(bytes.fromhex(token) for token in tokens)
+        return cls(**fields)
+
+
+def reply_of(answer: Answer) -> Reply:
+    """A stored answer as the reply it was."""
+    return Reply(
+        body=answer.body,
+        request_id=answer.provider_request_id,
+        sent_time=moment(answer.sent_us),
+        received_time=moment(answer.received_us),
+        compute_us=answer.compute_us,
+    )
+
+
+def request_of(body: Mapping[str, Json]) -> Request:
+    """A stored canonical request as the request it was."""
+    messages = tuple(Message(role=role, content=content) for role, content in body["messages"])
+    return Request(**{**body, "messages": messages})
+
+
+def read_labels(facts: RunFacts, completion: Completion) -> LabelReading | None:
+    """The label an answer gives, for a task that has labels."""
+    return None if facts.label_names is None else read_label(facts.label_names, facts.first_tokens, completion)
+
+
+def record_of_stored(facts: RunFacts, card: Card, stored: Stored, teacher: Teacher) -> Record:
+    """The record of a row in the journal."""
+    request = request_of(stored.request)
+    completion = teacher.read(request, reply_of(stored.answer))
+    return record_of(facts, card, stored.row, stored.answer, request, completion, read_labels(facts, completion))
+
+
+def record_of(
+    facts: RunFacts,
+    card: Card,
+    row: RecordRow,
+    answer: Answer,
+    request: Request,
+    completion: Completion,
+    reading: LabelReading | None,
+) -> Record:
+    """The record of an answer."""
+    keys = dict.fromkeys((row.first_key, row.request_key))
+    cost = answer.cost_microusd + row.item.get("first_cost_microusd", 0)
+    return Record(
+        record_id=row.record_id,
+        task=facts.task,
+        dataset_split=row.split,
+        kind=facts.kind,
+        sample_index=row.item["sample_index"],
+        parent_ids=(),
+        input=row.item["input"],
+        messages=request.messages,
+        response=completion.text,
+        reasoning=completion.reasoning,
+        trace_kind=completion.trace_kind,
+        finish_reason=completion.finish_reason,
+        truncated=completion.truncated,
+        label=reading.label if reading else None,
+        label_names=facts.label_names,
+        label_logprobs=reading.logprobs if reading else None,
+        **_tokens(completion.logprobs),
+        tool_calls=completion.tool_calls,
+        input_tokens=answer.usage.input_tokens,
+        cached_input_tokens=answer.usage.cached_input_tokens,
+        output_tokens=answer.usage.output_tokens,
+        reasoning_tokens=answer.usage.reasoning_tokens,
+        cost_microusd=0 if row.from_cache else cost,
+        origin_cost_microusd=cost if row.from_cache else None,
+        price_version=answer.price_version,
+        teacher=card.teacher,
+        provider=card.provider,
+        model_requested=request.model,
+        model_served=completion.model_served,
+        route=card.route,
+        host=card.host,
+        request_key=row.request_key.hex(),
+        request_keys=tuple(key.hex() for key in keys),
+        provider_request_id=answer.provider_request_id,
+        terms_set_id=card.terms_set_id,
+        licence_expression=facts.licence_expression,
+        outputs_train=card.outputs_train,
+        source_ids=tuple(row.item["source_ids"]),
+        prompt_digest=facts.prompt_digest,
+        spec_digest=facts.spec_digest,
+        run_id=row.run_id,
+        from_cache=row.from_cache,
+        sent_time=moment(answer.sent_us),
+        received_time=moment(answer.received_us),
+        latency_ms=(answer.received_us - answer.sent_us) / 1000,
+        pii_kinds=None,
+        verdicts=(),
+    )
+
+
+def _tokens(logprobs: TokenLogprobs | None) -> dict[str, Any]:
+    names = ("token_bytes", "token_ids", "token_logprobs", "topk_bytes", "topk_ids", "topk_logprobs", "topk_len")
+    fields = {name: getattr(logprobs, name, None) for name in names}
+    return fields | {"logprob_kind": logprobs and logprobs.kind, "tokenizer": logprobs and logprobs.tokenizer}

@@ -1,0 +1,70 @@
+"""``corpusgen distill``: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from corpusgen.cli.options import (
+    budget_option,
+    corpus_option,
+    emit,
+    errors_as_json,
+    json_option,
+    money,
+    opened,
+    parse_budget,
+    spec_argument,
+)
+
+
+@click.command()
+@spec_argument
+@corpus_option
+@budget_option
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+@json_option
+def distill(
+    spec: Path, corpus_folder: Path, budget: str | None, report: Path | None, quiet: bool, as_json: bool
+) -> None:
+    """Plan, run, select, seal, train, evaluate and report, taking up whatever is there already."""
+    with errors_as_json(as_json):
+        from corpusgen.cli.board import Board, work
+        from corpusgen.pipeline import Distillation
+        from corpusgen.pipeline import distill as the_job
+        from corpusgen.stages.task import load_task
+
+        caps = parse_budget(budget)
+        task = load_task(spec)
+        with opened(corpus_folder) as corpus:
+            job = Distillation(task=task, corpus=corpus)
+            board = Board(current=lambda: job.run)
+            found = work(board, lambda: the_job(job, caps=caps, watch=board.watch, report=report), quiet=quiet)
+    if as_json:
+        emit(found)
+    else:
+        click.echo(_told(found))
+
+
+def _told(found: dict[str, object]) -> str:
+    lines = [f"{found['task']}: {found['requests']} requests sent, {found['known']} answers known"]
+    if "retention" in found:
+        lines += [
+            f"  teacher   {found['teacher_accuracy']:.3f} right on {found['gold_items']} gold items",
+            f"  student   {found['student_accuracy']:.3f}, trained on {found['labels']} labels",
+            f"  keeps     {found['retention']:.1%} of the teacher"
+            f" (95 % interval {found['retention_low']:.1%} to {found['retention_high']:.1%})",
+        ]
+    if found.get("cost_ratio"):
+        lines.append(
+            f"  cost      {found['student_cpu_ms']:.4f} ms an item against {found['teacher_cpu_ms']:.0f} ms:"
+            f" {found['cost_ratio']:,.0f} times cheaper"
+        )
+    spent = found["spent_microusd"]
+    assert isinstance(spent, int)
+    lines.append(f"  spent     {money(spent)}, {found['tokens']:,} tokens, in {found['wall_s']:.0f} s")
+    lines.append(f"  dataset   {found['dataset']}")
+    lines.append(f"  report    {found['report']}")
+    return "\n".join(lines)

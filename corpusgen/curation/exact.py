@@ -1,0 +1,52 @@
+"""Exact repeats: texts that are equal but for case, spacing and Unicode form."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import xxhash
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeat:
+    """An item that says what an earlier one said."""
+
+    item_id: str
+    repeat_of: str
+
+
+def normalised(text: str) -> str:
+    """The text folded for comparison: NFKC, no case, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def fingerprint(text: str) -> int:
+    """128-bit xxh3 of the normalised text."""
+    return xxhash.xxh3_128_intdigest(normalised(text).encode())
+
+
+def without_repeats(
+    items: Iterable[T],
+    *,
+    name: Callable[[T], str],
+    text: Callable[[T], str],
+    report: Callable[[Repeat], None],
+    known: dict[int, str] | None = None,
+) -> Iterator[T]:
+    """The items that say something new; the first of equals is kept, the others are reported.
+
+    ``known`` holds what counts as said already (fingerprint to name) and is added to.
+    """
+    seen = {} if known is None else known
+    for item in items:
+        mark = fingerprint(text(item))
+        first = seen.setdefault(mark, name(item))
+        if first == name(item):
+            yield item
+        else:
+            report(Repeat(item_id=name(item), repeat_of=first))

@@ -1,0 +1,107 @@
+"""From seeds and a prompt file to the requests a teacher will see."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from corpusgen.errors import Problem, PromptError
+from corpusgen.prompting.prompt_file import PromptFile, load_prompt
+from corpusgen.prompting.seeds import Seed, read_seeds
+from corpusgen.records import Message, Request, Split
+from corpusgen.spec import Located, Seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """Something to ask about: a seed with its place in the task."""
+
+    item_id: str
+    split: Split
+    input: str
+    messages: tuple[Message, ...]
+    source_ids: tuple[str, ...]
+    gold: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One item with the request that will be sent for it; ``ordinal`` is its place in the run."""
+
+    item: Item
+    request: Request
+    ordinal: int
+
+    @property
+    def record_id(self) -> str:
+        """Name of the record the answer becomes: sha256 of the split and the request key, in hex."""
+        return hashlib.sha256(self.item.split.encode() + self.request.key).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompter:
+    """A task's prompt file with its worked examples, ready to make items of seeds."""
+
+    located: Located
+    file: PromptFile
+    examples: str
+    example_sources: tuple[str, ...]
+
+    @classmethod
+    def of(cls, located: Located) -> Prompter:
+        """Read and check the prompt file and the examples of a spec. Raises PromptError or SeedError."""
+        spec = located.spec
+        file = load_prompt(located.resolve(spec.prompt))
+        if spec.input not in file.inputs:
+            raise located.error(f"{spec.input!r} is not among the prompt's inputs: {', '.join(file.inputs)}", "input")
+        rows = _example_rows(located, file)
+        return cls(
+            located=located,
+            file=file,
+            examples=file.render_examples([dict(row.values) | {"label": row.gold or ""} for row in rows]),
+            example_sources=tuple(f"{row.source}#{row.item_id}" for row in rows),
+        )
+
+    def items(self, split: Split) -> Iterator[Item]:
+        """The items of one split, in file order; none when the spec names no file for it."""
+        seeds: Seeds | None = getattr(self.located.spec.seeds, split)
+        if seeds is None:
+            return
+        for seed in read_seeds(self.located.resolve(seeds.path), seeds, self.file.inputs):
+            yield self.item(seed, split)
+
+    def item(self, seed: Seed, split: Split) -> Item:
+        """One seed as something to ask about."""
+        return Item(
+            item_id=seed.item_id,
+            split=split,
+            input=seed.values[self.located.spec.input],
+            messages=self.file.messages(seed.values, self.examples),
+            source_ids=(f"{seed.source}#{seed.item_id}",),
+            gold=seed.gold,
+        )
+
+
+Requester = Callable[[Item, int], Request]
+"""Makes the request for the n-th sample of an item."""
+
+
+def prompts(items: Iterator[Item], requester: Requester, *, samples: int, first_ordinal: int = 0) -> Iterator[Prompt]:
+    """A prompt for every sample of every item, numbered in order."""
+    ordinal = first_ordinal
+    for item in items:
+        for sample in range(samples):
+            yield Prompt(item=item, request=requester(item, sample), ordinal=ordinal)
+            ordinal += 1
+
+
+def _example_rows(located: Located, file: PromptFile) -> list[Seed]:
+    seeds = located.spec.examples
+    if seeds is None:
+        if file.example is not None:
+            raise PromptError(
+                Problem(file=file.file, line=2, field="example", message="the spec names no examples file")
+            )
+        return []
+    return list(read_seeds(located.resolve(seeds.path), seeds, file.inputs))

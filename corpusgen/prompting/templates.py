@@ -1,0 +1,45 @@
+"""Templates with bare names only: ``{definition}`` is a variable, ``{{`` is a brace.
+
+Attribute access, indexing, conversions and format specifications are refused: ``str.format`` would hand a seed file
+the keys to the process, or a gigabyte of padding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+class TemplateError(ValueError):
+    """A template that is not bare names and text; carries the line inside the template."""
+
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def variables(template: str) -> dict[str, int]:
+    """The names a template uses, each with the line it first stands on (from 0). Raises TemplateError."""
+    found: dict[str, int] = {}
+    for token in _TOKEN.finditer(template):
+        line = template.count("\n", 0, token.start())
+        if token.group() in "{}":
+            raise TemplateError(f"a single {token.group()!r}; write it twice for a brace in the text", line)
+        if token.group(1) is not None:
+            if not _NAME.match(token.group(1)):
+                raise TemplateError(f"{token.group()!r} is not a bare name such as {{definition}}", line)
+            found.setdefault(token.group(1), line)
+    return found
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """The template with every variable replaced; values are never read as templates. Raises KeyError for a gap."""
+
+    def replace(token: re.Match[str]) -> str:
+        name = token.group(1)
+        return values[name] if name is not None else token.group()[0]
+
+    return _TOKEN.sub(replace, template)

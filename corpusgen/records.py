@@ -1,0 +1,242 @@
+"""The nouns every step shares: messages, requests, completions, records."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import orjson
+
+SCHEMA_VERSION = 1
+"""Version of the record columns; every stored row and shard names it."""
+
+Json: TypeAlias = Any
+"""A value that came from JSON or will become JSON."""
+
+Split: TypeAlias = Literal["train", "validation", "gold"]
+Kind: TypeAlias = Literal["response", "label", "preference", "judgement"]
+TraceKind: TypeAlias = Literal["raw", "summary", "omitted", "encrypted"]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One question to one teacher, with everything that can change the answer and nothing else.
+
+    ``teacher`` names who answers: provider and origin for a service, the weights' digest for a local model.
+    ``parameters`` holds every sampling parameter, known to us or not.
+    """
+
+    teacher: str
+    model: str
+    api: Literal["chat", "completion"]
+    messages: tuple[Message, ...]
+    parameters: Mapping[str, Json] = field(default_factory=dict)
+    schema: Json = None
+    tools: Json = None
+    sample_index: int = 0
+
+    @cached_property
+    def body(self) -> bytes:
+        """The canonical request: JSON with sorted keys, whole numbers without a fraction."""
+        return canonical_json(
+            {
+                "teacher": self.teacher,
+                "model": self.model,
+                "api": self.api,
+                "messages": [[message.role, message.content] for message in self.messages],
+                "parameters": dict(self.parameters),
+                "schema": self.schema,
+                "tools": self.tools,
+                "sample_index": self.sample_index,
+            }
+        )
+
+    @cached_property
+    def key(self) -> bytes:
+        """sha256 of the canonical request (32 bytes): same question, same key, in every corpus."""
+        return hashlib.sha256(self.body).digest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Tokens one call used. ``input_tokens`` includes cached ones, ``output_tokens`` includes reasoning."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int = 0
+    reasoning_tokens: int | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """What a token budget counts."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLogprobs:
+    """Log-probabilities of the answered tokens and of their runners-up, flat over positions.
+
+    ``topk_len[i]`` runners-up belong to position ``i``; bytes, not strings, because a token may be half a character.
+    A log-probability the teacher did not give is None.
+    """
+
+    token_bytes: tuple[bytes, ...]
+    token_ids: tuple[int, ...] | None
+    token_logprobs: tuple[float | None, ...]
+    topk_bytes: tuple[bytes, ...]
+    topk_ids: tuple[int, ...] | None
+    topk_logprobs: tuple[float | None, ...]
+    topk_len: tuple[int, ...]
+    kind: Literal["raw", "post_sampling"] = "raw"
+    tokenizer: str | None = None
+
+    def at(self, position: int) -> dict[bytes, float]:
+        """The runners-up at one position, with their log-probabilities."""
+        start = sum(self.topk_len[:position])
+        stop = start + self.topk_len[position]
+        pairs = zip(self.topk_bytes[start:stop], self.topk_logprobs[start:stop], strict=True)
+        return {token: logprob for token, logprob in pairs if logprob is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What came back over the wire, before anybody believed it."""
+
+    body: bytes
+    request_id: str | None
+    sent_time: datetime
+    received_time: datetime
+    compute_us: int | None = None
+    """Processor time the answer took, where the teacher runs on this machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """A teacher's answer, parsed and validated."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    reasoning: str | None = None
+    trace_kind: TraceKind | None = None
+    logprobs: TokenLogprobs | None = None
+    tool_calls: str | None = None
+    model_served: str | None = None
+    provider_request_id: str | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """True when the teacher ran into ``max_tokens``."""
+        return self.finish_reason == "length"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What one check said of one record."""
+
+    check: str
+    kept: bool
+    score: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One paid-for answer with everything needed to trust it; a row of a shard.
+
+    Times are UTC, money is integer micro-dollars, log-probabilities are natural logarithms. None means that the
+    teacher gives no such thing. ``label_logprobs`` are raw; ``calibrated_label`` and ``calibrated_logprobs`` are filled
+    in when a dataset is selected, with the calibration that was chosen on validation items.
+    """
+
+    record_id: str
+    task: str
+    dataset_split: Split
+    kind: Kind
+    sample_index: int
+    parent_ids: tuple[str, ...]
+    input: str
+    messages: tuple[Message, ...]
+    response: str
+    reasoning: str | None
+    trace_kind: TraceKind | None
+    finish_reason: FinishReason
+    truncated: bool
+    label: str | None
+    label_names: tuple[str, ...] | None
+    label_logprobs: tuple[float | None, ...] | None
+    token_bytes: tuple[bytes, ...] | None
+    token_ids: tuple[int, ...] | None
+    token_logprobs: tuple[float | None, ...] | None
+    topk_bytes: tuple[bytes, ...] | None
+    topk_ids: tuple[int, ...] | None
+    topk_logprobs: tuple[float | None, ...] | None
+    topk_len: tuple[int, ...] | None
+    logprob_kind: str | None
+    tokenizer: str | None
+    tool_calls: str | None
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int | None
+    cost_microusd: int
+    origin_cost_microusd: int | None
+    price_version: str
+    teacher: str
+    provider: str
+    model_requested: str
+    model_served: str | None
+    route: str
+    host: str
+    request_key: str
+    request_keys: tuple[str, ...]
+    provider_request_id: str | None
+    terms_set_id: str
+    licence_expression: str
+    outputs_train: str
+    source_ids: tuple[str, ...]
+    prompt_digest: str
+    spec_digest: str
+    run_id: str
+    from_cache: bool
+    sent_time: datetime
+    received_time: datetime
+    latency_ms: float
+    pii_kinds: tuple[str, ...] | None
+    verdicts: tuple[Verdict, ...]
+    calibrated_label: str | None = None
+    calibrated_logprobs: tuple[float, ...] | None = None
+    schema_version: int = SCHEMA_VERSION
+
+
+def canonical_json(value: Json) -> bytes:
+    """JSON bytes that are equal for equal values: sorted keys, UTF-8, 1.0 written as 1."""
+    return orjson.dumps(_whole_numbers(value), option=orjson.OPT_SORT_KEYS)
+
+
+def digest(value: Json) -> str:
+    """sha256 of the canonical JSON, in hex."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def _whole_numbers(value: Json) -> Json:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _whole_numbers(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole_numbers(item) for item in value]
+    return value

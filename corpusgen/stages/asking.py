@@ -1,0 +1,312 @@
+"""Asking: validation first, then the pool, at random and in rounds where the student wavers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from corpusgen.curation.active import first_round, next_round
+from corpusgen.curation.exact import Repeat, without_repeats
+from corpusgen.distill.selection import ways_to_fit
+from corpusgen.distill.students.bag import BagStudent, TextSpace, design, fit, learn_space
+from corpusgen.evaluate.calibration import Calibration, CalibrationChoice, choose_calibration
+from corpusgen.fanout import answers
+from corpusgen.journal import Transaction
+from corpusgen.prompting.prompts import Item, Prompt, prompts
+from corpusgen.records import Record
+from corpusgen.stages.opening import Run
+from corpusgen.stages.task import Task, request_for
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Integers: TypeAlias = npt.NDArray[np.int64]
+
+FIRST_ORDINAL = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """An item with what the teacher said of it: raw label log-probabilities, NaN where it gave none."""
+
+    item: Item
+    record_id: str
+    logprobs: tuple[float, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round of asking: how many labels there were after it, and the student they made."""
+
+    number: int
+    labels: int
+    chosen_by: str
+    student: BagStudent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """What may be asked about, repeats dropped, and how many went where."""
+
+    items: tuple[Item, ...]
+    read: int
+    repeats: tuple[Repeat, ...]
+    leaks: tuple[Repeat, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Everything the teacher said in a run, and what was made of it on the way."""
+
+    pool: Pool
+    train: tuple[Labelled, ...]
+    sample: int
+    """How many of the first ``train`` items are the seeded random sample."""
+    validation: tuple[Labelled, ...]
+    choice: CalibrationChoice | None
+    space: TextSpace
+    rounds: tuple[Round, ...]
+
+
+Watch: TypeAlias = Callable[[str, int | None], None]
+"""Told of each stage and how many items it has."""
+
+
+def no_watch(stage: str, total: int | None) -> None:
+    """Nobody is watching."""
+
+
+def read_pool(run: Run) -> Pool:
+    """The pool, with everything that was dropped from it noted in the journal."""
+    pool = unique_pool(run.task)
+    _note_drops(run, "dedup", "exact repeat", pool.repeats)
+    _note_drops(run, "decontaminate", "same text as a validation or gold item", pool.leaks)
+    return pool
+
+
+def unique_pool(task: Task) -> Pool:
+    """The pool without repeats, and without what validation or gold already say."""
+    held_out: dict[int, str] = {}
+    for split in ("validation", "gold"):
+        _unique(task.prompter.items(split), held_out, [])
+    reserved = set(held_out.values())
+    dropped: list[Repeat] = []
+    read = list(task.prompter.items("train"))
+    kept = tuple(_unique(read, held_out, dropped))
+    return Pool(
+        items=kept,
+        read=len(read),
+        repeats=tuple(repeat for repeat in dropped if repeat.repeat_of not in reserved),
+        leaks=tuple(repeat for repeat in dropped if repeat.repeat_of in reserved),
+    )
+
+
+def _unique(items: Iterable[Item], known: dict[int, str], repeats: list[Repeat]) -> list[Item]:
+    return list(
+        without_repeats(
+            items,
+            name=lambda item: f"{item.split}:{item.item_id}",
+            text=lambda item: item.input,
+            report=repeats.append,
+            known=known,
+        )
+    )
+
+
+def _note_drops(run: Run, stage: str, reason: str, repeats: Sequence[Repeat]) -> None:
+    rows = [(run.run_id, stage, repeat.item_id, reason, repeat.repeat_of) for repeat in repeats]
+    if not rows:
+        return
+
+    def operation(transaction: Transaction) -> None:
+        transaction.connection.executemany(
+            "insert or ignore into drops(run_id, stage, item_id, reason, repeat_of) values(?, ?, ?, ?, ?)", rows
+        )
+
+    run.corpus.journal.run_now(operation)
+
+
+async def ask_items(run: Run, items: Sequence[Item], first_ordinal: int) -> list[Record]:
+    """The records of some items, in the items' order; items whose call failed for good are missing."""
+    ordered = list(_prompts(run, items, first_ordinal))
+    found: dict[str, Record] = {}
+    async with answers(run.asker, ordered) as records:
+        async for record in records:
+            found[record.record_id] = replace(record, topk_bytes=None, topk_ids=None, topk_logprobs=None, topk_len=None)
+    return [found[prompt.record_id] for prompt in ordered if prompt.record_id in found]
+
+
+def _prompts(run: Run, items: Sequence[Item], first_ordinal: int) -> Iterable[Prompt]:
+    card = run.asker.teacher.card
+    return prompts(
+        iter(items),
+        lambda item, sample: request_for(run.task, card, item, sample),
+        samples=run.task.spec.asking.samples,
+        first_ordinal=first_ordinal,
+    )
+
+
+async def ask_labels(run: Run, items: Sequence[Item], first_ordinal: int) -> list[Labelled]:
+    """What the teacher says of some items, in the items' order."""
+    ordered = {prompt.record_id: prompt.item for prompt in _prompts(run, items, first_ordinal)}
+    return [_labelled(ordered[record.record_id], record) for record in await ask_items(run, items, first_ordinal)]
+
+
+def _labelled(item: Item, record: Record) -> Labelled:
+    names = record.label_names or ()
+    if record.label_logprobs is not None:
+        logprobs = tuple(float("nan") if value is None else value for value in record.label_logprobs)
+    else:
+        logprobs = tuple(0.0 if name == record.label else float("nan") for name in names)
+    return Labelled(
+        item=item,
+        record_id=record.record_id,
+        logprobs=logprobs,
+        truncated=record.truncated,
+    )
+
+
+def logprobs_of(labelled: Sequence[Labelled]) -> Floats:
+    """Raw label log-probabilities (n x k), NaN for missing."""
+    return np.array([item.logprobs for item in labelled], np.float64).reshape(len(labelled), -1)
+
+
+def gold_of(run: Run, labelled: Sequence[Labelled]) -> Integers:
+    """Gold labels as positions in the label set (n). Raises SpecError for one that is not a label."""
+    names = run.asker.facts.label_names or ()
+    for item in labelled:
+        if item.item.gold not in names:
+            message = f"item {item.item.item_id!r} has gold {item.item.gold!r}, which is not among labels.names"
+            raise run.task.located.error(message, "labels", "names")
+    return np.array([names.index(item.item.gold or "") for item in labelled], np.int64)
+
+
+async def ask_for_labels(run: Run, watch: Watch = no_watch) -> Asked:
+    """All the labels a run asks for: validation, a seeded random first round, then rounds of what is uncertain."""
+    asking = run.task.spec.asking
+    validation = await _validation(run, watch)
+    pool = await asyncio.to_thread(read_pool, run)
+    limit = min(asking.limit, len(pool.items))
+    first = min(asking.first_round if asking.order == "margin" else limit, limit)
+    rounds = _Rounds(run=run, pool=pool, watch=watch, limit=limit)
+    await rounds.ask(rounds.opening(first), "random")
+    choice = _choose(run, validation, rounds.train)
+    rounds.calibration = choice.chosen if choice else None
+    rounds.space = await asyncio.to_thread(learn_space, [item.input for item in pool.items])
+    await rounds.study("random")
+    while len(rounds.left) and rounds.asked < limit:
+        await rounds.ask(await rounds.uncertain(min(asking.round, limit - rounds.asked)), "margin")
+        await rounds.study("margin")
+    return Asked(
+        pool=pool,
+        train=tuple(rounds.train),
+        sample=rounds.sample,
+        validation=tuple(validation),
+        choice=choice,
+        space=rounds.space,
+        rounds=tuple(rounds.finished),
+    )
+
+
+async def _validation(run: Run, watch: Watch) -> list[Labelled]:
+    items = list(run.task.prompter.items("validation"))
+    watch("validation", len(items))
+    return await ask_labels(run, items, FIRST_ORDINAL)
+
+
+def _choose(run: Run, validation: Sequence[Labelled], sample: Sequence[Labelled]) -> CalibrationChoice | None:
+    if not validation or not sample:
+        return None
+    return choose_calibration(logprobs_of(validation), gold_of(run, validation), logprobs_of(sample))
+
+
+@dataclass(kw_only=True)
+class _Rounds:
+    """What has been asked of the pool so far."""
+
+    run: Run
+    pool: Pool
+    watch: Watch
+    limit: int
+    asked: int = 0
+    sample: int = 0
+    train: list[Labelled] = field(default_factory=list)
+    finished: list[Round] = field(default_factory=list)
+    left: set[int] = field(default_factory=set)
+    calibration: Calibration | None = None
+    space: Any = None
+    student: BagStudent | None = None
+
+    def __post_init__(self) -> None:
+        self.left = set(range(len(self.pool.items)))
+
+    def opening(self, count: int) -> list[int]:
+        """Positions of the first round."""
+        asking = self.run.task.spec.asking
+        if asking.order == "file":
+            return list(range(count))
+        return first_round([item.item_id for item in self.pool.items], count=count, seed=asking.seed)
+
+    async def ask(self, positions: Sequence[int], chosen_by: str) -> None:
+        """Ask about some of the pool."""
+        self.watch(f"round {len(self.finished) + 1} ({chosen_by})", len(positions))
+        labelled = await ask_labels(self.run, [self.pool.items[at] for at in positions], self.asked)
+        self.asked += len(positions)
+        self.left -= set(positions)
+        self.train += labelled
+        self.sample = self.sample or len(labelled)
+
+    async def uncertain(self, count: int) -> list[int]:
+        """Positions of what the student is least sure of."""
+        assert self.student is not None
+        rest = sorted(self.left)
+        texts = [self.pool.items[at].input for at in rest]
+        scores = await asyncio.to_thread(self.student.log_probabilities, texts)
+        ids = [self.pool.items[at].item_id for at in rest]
+        seed = self.run.task.spec.asking.seed
+        return [rest[at] for at in next_round(scores, ids, count=count, seed=seed)]
+
+    async def study(self, chosen_by: str) -> None:
+        """Fit a student on what is known so far."""
+        self.student = await asyncio.to_thread(self._fit)
+        self.finished.append(
+            Round(number=len(self.finished) + 1, labels=self.asked, chosen_by=chosen_by, student=self.student)
+        )
+
+    def _fit(self) -> BagStudent:
+        usable, targets = teachable(self.train, self.calibration)
+        names = self.run.asker.facts.label_names or ()
+        way = ways_to_fit("soft")[0] if self.run.task.spec.student.loss == "soft" else ways_to_fit("hard")[1]
+        return fit(design(self.space, [item.item.input for item in usable]), targets, names, way)
+
+
+def teachable(labelled: Sequence[Labelled], calibration: Calibration | None) -> tuple[list[Labelled], Floats]:
+    """The items that have a label, and their calibrated label probabilities (n x k)."""
+    usable = [item for item in labelled if not np.isnan(item.logprobs).all()]
+    kept = calibration or Calibration(kind="raw", vector=(0.0,) * (len(usable[0].logprobs) if usable else 0))
+    targets: Floats = np.nan_to_num(np.exp(kept.apply(logprobs_of(usable))))
+    return usable, targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """Everything the teacher wrote in a run of free text."""
+
+    pool: Pool
+    records: tuple[Record, ...]
+
+
+async def ask_for_texts(run: Run, watch: Watch = no_watch) -> Texts:
+    """The answers to a free-text task, in file order or drawn at random."""
+    asking = run.task.spec.asking
+    pool = await asyncio.to_thread(read_pool, run)
+    limit = min(asking.limit, len(pool.items))
+    positions = list(range(limit))
+    if asking.order == "random":
+        positions = first_round([item.item_id for item in pool.items], count=limit, seed=asking.seed)
+    watch("answers", limit * asking.samples)
+    return Texts(pool=pool, records=tuple(await ask_items(run, [pool.items[at] for at in positions], 0)))

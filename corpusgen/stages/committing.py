@@ -1,0 +1,134 @@
+"""From the journal to Parquet: answers become shards that anybody can read."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from corpusgen.assemble import RunFacts, record_of_stored
+from corpusgen.corpus import Corpus
+from corpusgen.journal import Transaction
+from corpusgen.records import SCHEMA_VERSION, Record
+from corpusgen.store.answers import Card, stored_records
+from corpusgen.store.durable import make_folder, unwritable
+from corpusgen.store.manifest import Manifest, ShardEntry, write_manifest
+from corpusgen.store.shards import WRITER_VERSION, ShardFile, write_shard
+from corpusgen.teachers.teacher import Teacher
+
+ROWS_PER_SHARD = 10_000
+"""Records of one shard: those whose place in the run falls into the same ten thousand."""
+
+
+async def commit_records(corpus: Corpus, teacher: Teacher) -> Manifest:
+    """Write every record that waits in the journal to a shard, and list all shards in the manifest.
+
+    A shard exists once the journal says so: its file is whole and synced before that, and a file the journal does not
+    know is an orphan. The manifest is written from the journal, so a crash in between is mended by the next call.
+    """
+    return await asyncio.to_thread(_commit_records, corpus, teacher)
+
+
+def _commit_records(corpus: Corpus, teacher: Teacher) -> Manifest:
+    with one_at_a_time(corpus.folder / ".commit.lock"):
+        for dataset, split, block in corpus.journal.run_now(_waiting):
+            _commit_block(corpus, teacher, dataset, split, block)
+        return export_manifest(corpus)
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Held by one process at a time; the system lets go of it when the process ends, however it ends."""
+    with unwritable(path), path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def export_manifest(corpus: Corpus) -> Manifest:
+    """MANIFEST.json as the journal has it."""
+    rows = corpus.journal.run_now(_shards)
+    make_folder(corpus.folder)
+    return write_manifest(corpus.folder, (ShardEntry(**row) for row in rows))
+
+
+def _waiting(transaction: Transaction) -> list[tuple[str, str, int]]:
+    rows = transaction.rows(
+        "select distinct dataset, split, ordinal / ? as block from records where shard is null order by 1, 2, 3",
+        (ROWS_PER_SHARD,),
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def _shards(transaction: Transaction) -> list[dict[str, Any]]:
+    names = ("dataset", "split", "name", "rows", "sha256", "size_bytes", "schema_version", "writer_version")
+    rows = transaction.rows(
+        "select dataset, split, substr(name, length(dataset) + 2), rows, sha256, size_bytes, schema_version, writer"
+        " from shards order by name"
+    )
+    return [dict(zip(names, (*row[:7], int(row[7])), strict=True)) for row in rows]
+
+
+def _commit_block(corpus: Corpus, teacher: Teacher, dataset: str, split: str, block: int) -> None:
+    first = block * ROWS_PER_SHARD
+    where = "r.dataset = ? and r.split = ? and r.shard is null and r.ordinal between ? and ?"
+    values = (dataset, split, first, first + ROWS_PER_SHARD - 1)
+    with corpus.journal.another_reader() as reader, reader:  # one snapshot for the rows and their number
+        number = _next_number(reader, dataset, split)
+        name = f"{split}-{number:05d}.parquet"
+        records = _records(reader, teacher, where, values)
+        file = write_shard(corpus.shard_folder(dataset), name, records)
+        last = reader.execute(f"select max(rowid) from records r where {where}", values).get  # noqa: S608 - own text
+    corpus.journal.run_now(lambda transaction: _note(transaction, dataset, split, file, where, values, int(str(last))))
+
+
+def _next_number(reader: apsw.Connection, dataset: str, split: str) -> int:
+    count = reader.execute("select count(*) from shards where dataset = ? and split = ?", (dataset, split)).get
+    return int(str(count))
+
+
+def _records(reader: apsw.Connection, teacher: Teacher, where: str, values: tuple[object, ...]) -> Iterator[Record]:
+    facts: dict[str, RunFacts] = {}
+    cards: dict[str, Card] = {}
+    for stored in stored_records(reader, where, values):
+        run_id, card_id = stored.row.run_id, stored.answer.card_id
+        if run_id not in facts:
+            text = reader.execute("select facts from runs where run_id = ?", (run_id,)).get
+            facts[run_id] = RunFacts.from_json(str(text))
+        if card_id not in cards:
+            cards[card_id] = Card.from_json(
+                str(reader.execute("select card from cards where card_id = ?", (card_id,)).get)
+            )
+        yield record_of_stored(facts[run_id], cards[card_id], stored, teacher)
+
+
+def _note(
+    transaction: Transaction,
+    dataset: str,
+    split: str,
+    file: ShardFile,
+    where: str,
+    values: tuple[object, ...],
+    last: int,
+) -> None:
+    name = f"{dataset}/{file.name}"
+    transaction.execute(
+        "insert into shards values(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            name,
+            dataset,
+            split,
+            file.rows,
+            file.sha256,
+            file.size_bytes,
+            SCHEMA_VERSION,
+            str(WRITER_VERSION),
+            transaction.now_us,
+        ),
+    )
+    # Rows another process added while the shard was written wait for the next one.
+    transaction.execute(f"update records as r set shard = ? where {where} and rowid <= ?", (name, *values, last))  # noqa: S608

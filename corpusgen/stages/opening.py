@@ -1,0 +1,245 @@
+"""Opening a run: may we ask, whom, under which caps, and where did we leave off?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from corpusgen.assemble import RunFacts
+from corpusgen.budget.ledger import Cap, Ledger
+from corpusgen.budget.prices import rate_of
+from corpusgen.corpus import Corpus
+from corpusgen.errors import PolicyRefused, UnsupportedParameter
+from corpusgen.fanout import Asker
+from corpusgen.journal import Transaction
+from corpusgen.provenance.policy import Decision, IntendedUse, Role, SourceUse, decide, explain, suggest_allowed
+from corpusgen.provenance.terms import TeacherRoute
+from corpusgen.records import canonical_json
+from corpusgen.spec import Unit
+from corpusgen.stages.task import Task
+from corpusgen.store.answers import Card, store_card
+from corpusgen.teachers.labels import check_first_tokens
+from corpusgen.teachers.registry import check_parameters, open_teacher
+from corpusgen.teachers.teacher import Teacher, TeacherCard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """An open run: the task, the corpus, the decision that allows it, and the asker that does the work."""
+
+    task: Task
+    corpus: Corpus
+    run_id: str
+    decision: Decision
+    asker: Asker
+
+
+@asynccontextmanager
+async def open_run(
+    task: Task,
+    corpus: Corpus,
+    *,
+    caps: Mapping[Unit, int] | None = None,
+    on_failure: Literal["raise", "drop"] = "raise",
+) -> AsyncIterator[Run]:
+    """A run of a task, new or taken up where it stopped.
+
+    ``caps`` replace those of the spec, unit by unit. Raises PolicyRefused, PriceUnknown, UnsupportedParameter or
+    UnknownTeacher before anything is sent.
+    """
+    rate = rate_of(task.teacher)
+    binding = caps_of(task, caps or {})
+    if not rate.free and not any(cap.unit == "microusd" for cap in binding):
+        raise task.located.error(f"{task.teacher.name} costs money; set a cap, such as budget: {{usd: 5}}", "budget")
+    teacher = open_teacher(task.teacher, folder=task.located.file.parent, clock=corpus.clock)
+    try:
+        check_parameters(teacher.card, task.teacher.parameters, task.prompter.file.api)
+        decision = judge(task, teacher.card, corpus)
+        run_id, facts = await _run_row(task, corpus, decision)
+        scopes = (f"run:{run_id}", "corpus", f"teacher:{task.teacher.name}", f"user:{corpus.actor}")
+        ledger = Ledger(corpus.journal)
+        await ledger.recover()
+        await ledger.drop_caps(scopes[0], keep=())
+        await ledger.set_caps(replace(cap, scope=scopes[0]) for cap in binding)
+        await _gate(corpus, run_id, decision, task)
+        card = card_of(teacher.card, decision)
+        await corpus.journal.run(lambda transaction: store_card(transaction, card))
+        asker = Asker(
+            corpus=corpus,
+            ledger=ledger,
+            teacher=teacher,
+            rate=rate,
+            card=card,
+            facts=await _with_first_tokens(task, corpus, teacher, facts),
+            scopes=scopes,
+            timeout_s=task.teacher.timeout_s,
+            in_flight=task.teacher.in_flight or teacher.card.in_flight,
+            on_failure=on_failure,
+        )
+        yield Run(task=task, corpus=corpus, run_id=run_id, decision=decision, asker=asker)
+    finally:
+        await teacher.aclose()
+
+
+def judge(task: Task, card: TeacherCard, corpus: Corpus) -> Decision:
+    """What today's terms say of asking this teacher for this student."""
+    route = TeacherRoute(
+        name=card.name,
+        provider=card.provider,
+        model=card.model,
+        route=card.route,
+        host=card.host,
+        weights_sha256=card.weights_sha256,
+        pinned_terms=task.teacher.terms,
+    )
+    role: Role = "logprobs" if task.spec.kind == "label" else "response"
+    on = corpus.clock().date()
+    return decide(task.registry, route, _use(task), on=on, role=role, sources=_sources(task))
+
+
+def refusal(task: Task, decision: Decision) -> PolicyRefused:
+    """The refusal in words, with teachers that would pass."""
+    others = suggest_allowed(task.registry, _use(task), on=decision.decided_on, sources=_sources(task))
+    return PolicyRefused(f"{task.located.where('teachers', 0, 'name')}: {explain(decision, others)}")
+
+
+def _use(task: Task) -> IntendedUse:
+    use = task.spec.intended_use
+    return IntendedUse(
+        student_distribution=use.student_distribution,
+        student_competes=use.student_competes,
+        commercial=use.commercial,
+        accepted_duties=use.accepted_duties,
+    )
+
+
+def _sources(task: Task) -> list[SourceUse]:
+    return [SourceUse(source_id=source.id, licence=source.licence) for source in task.spec.sources]
+
+
+async def _gate(corpus: Corpus, run_id: str, decision: Decision, task: Task) -> None:
+    row = (run_id, decision.teacher.name, decision.outcome, decision_json(decision))
+
+    def operation(transaction: Transaction) -> None:
+        transaction.execute(
+            "insert into decisions(run_id, stage, subject, outcome, decision, decided_us) values(?, 'plan', ?, ?, ?, ?)",
+            (*row, transaction.now_us),
+        )
+
+    await corpus.journal.run(operation)
+    if decision.outcome != "allow":
+        raise refusal(task, decision)
+
+
+def decision_json(decision: Decision) -> str:
+    """A decision as a row keeps it."""
+    return canonical_json(
+        {
+            "role": decision.role,
+            "reasons": [[reason.rule, reason.terms_id, reason.outcome, reason.text] for reason in decision.reasons],
+            "duties": [[duty.kind, duty.applies_to, duty.terms_id, duty.text] for duty in decision.duties],
+            "terms_set_id": decision.terms_set_id,
+            "terms_ids": decision.terms_ids,
+            "licence_expression": decision.licence_expression,
+            "outputs_train": decision.outputs_train,
+            "registry_digest": decision.registry_digest,
+            "policy_digest": decision.policy_digest,
+            "decided_on": decision.decided_on.isoformat(),
+        }
+    ).decode()
+
+
+def card_of(card: TeacherCard, decision: Decision) -> Card:
+    """A teacher's card together with the terms it is asked under."""
+    return Card(
+        teacher=card.name,
+        provider=card.provider,
+        model=card.model,
+        route=card.route,
+        host=card.host,
+        identity=card.identity,
+        revision=card.revision,
+        terms_set_id=decision.terms_set_id,
+        terms_ids=decision.terms_ids,
+        outputs_train=decision.outputs_train,
+    )
+
+
+def caps_of(task: Task, given: Mapping[Unit, int]) -> list[Cap]:
+    """The caps that bind a run: those given, else those of the spec."""
+    fields: dict[Unit, str] = {"microusd": "usd", "tokens": "tokens", "requests": "requests"}
+    of_spec = {
+        unit: Cap(
+            scope="", unit=unit, cap=cap, origin=f"{task.located.where('budget', fields[unit])}: budget.{fields[unit]}"
+        )
+        for unit, cap in task.spec.budget.caps().items()
+    }
+    of_caller = {
+        unit: Cap(scope="", unit=unit, cap=cap, origin=f"--budget {fields[unit]}") for unit, cap in given.items()
+    }
+    return list({**of_spec, **of_caller}.values())
+
+
+async def _run_row(task: Task, corpus: Corpus, decision: Decision) -> tuple[str, RunFacts]:
+    """The run of this very task in this corpus, started now if there is none."""
+    rows = corpus.journal.query(
+        "select run_id, facts from runs where spec_digest = ? order by started_us limit 1", (task.identity,)
+    )
+    run_id = rows[0][0] if rows else corpus.new_run_id()
+    spec = task.spec
+    facts = RunFacts(
+        run_id=run_id,
+        task=spec.name,
+        kind="label" if spec.kind == "label" else "response",
+        spec_digest=task.identity,
+        prompt_digest=task.prompter.file.digest,
+        licence_expression=decision.licence_expression,
+        label_names=spec.labels.names if spec.labels else None,
+        first_tokens=RunFacts.from_json(rows[0][1]).first_tokens if rows else None,
+    )
+    await corpus.journal.run(lambda transaction: _write_run(transaction, task, facts))
+    return run_id, facts
+
+
+def _write_run(transaction: Transaction, task: Task, facts: RunFacts) -> None:
+    transaction.execute(
+        "insert into runs(run_id, task, spec_digest, spec, facts, status, started_us) values(?, ?, ?, ?, ?, 'open', ?)"
+        " on conflict do update set status = 'open', facts = excluded.facts",
+        (
+            facts.run_id,
+            task.spec.name,
+            task.identity,
+            task.spec.model_dump_json(),
+            facts.to_json(),
+            transaction.now_us,
+        ),
+    )
+
+
+async def _with_first_tokens(task: Task, corpus: Corpus, teacher: Teacher, facts: RunFacts) -> RunFacts:
+    """Facts with the tokens that tell the labels apart, looked up once per teacher and label set."""
+    if facts.label_names is None or facts.first_tokens is not None or not teacher.card.capabilities.top_logprobs:
+        return facts
+    tokens = await teacher.first_tokens(facts.label_names)
+    if tokens is None:
+        return facts
+    try:
+        check_first_tokens(facts.label_names, tokens)
+    except UnsupportedParameter as error:
+        raise task.located.error(str(error), "labels", "names") from error
+    known = replace(facts, first_tokens=tokens)
+    await corpus.journal.run(lambda transaction: _write_run(transaction, task, known))
+    return known
+
+
+async def end_run(run: Run, status: Literal["complete", "stopped"]) -> None:
+    """Note how a run ended."""
+
+    def operation(transaction: Transaction) -> None:
+        transaction.execute(
+            "update runs set status = ?, ended_us = ? where run_id = ?", (status, transaction.now_us, run.run_id)
+        )
+
+    await run.corpus.journal.run(operation)

@@ -1,0 +1,245 @@
+"""Sealing: a dataset version nobody can change unnoticed, in a folder any reader can open."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from corpusgen.corpus import Corpus
+from corpusgen.errors import CorpusDamaged, SealRefused
+from corpusgen.export.card import CardDuty, CardFacts, CardSource, CardSpend, CardSplit, CardTeacher, CardTerms, card
+from corpusgen.journal import Transaction
+from corpusgen.provenance.policy import Decision
+from corpusgen.provenance.seal import DatasetFile, Survey, manifest, manifest_digest, survey
+from corpusgen.records import SCHEMA_VERSION, Json, Record, canonical_json
+from corpusgen.stages.opening import refusal
+from corpusgen.stages.selecting import DATA_FILE, Selection, find_selection
+from corpusgen.stages.task import Task
+from corpusgen.store.answers import Card
+from corpusgen.store.durable import publish, write_file
+from corpusgen.store.shards import read_records, verify_shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """A sealed dataset: its folder, its file and its manifest."""
+
+    name: str
+    version: str
+    folder: Path
+    rows: int
+    manifest: dict[str, Json]
+    manifest_sha256: str
+
+    @property
+    def file(self) -> Path:
+        """The Parquet file."""
+        return self.folder / DATA_FILE
+
+    @property
+    def label(self) -> str:
+        """``name-version``."""
+        return f"{self.name}-{self.version}"
+
+
+def seal(corpus: Corpus, task: Task, selection: Selection, decision: Decision) -> Sealed:
+    """Check a selected version, write its card, and publish its folder. Sealing a sealed version checks it again.
+
+    Raises SealRefused when a record's provenance is incomplete, PolicyRefused when today's terms do not allow training,
+    CorpusDamaged when the selected file is not what was selected.
+    """
+    if decision.outcome != "allow":
+        raise refusal(task, decision)
+    path = selection.folder / DATA_FILE
+    problem = verify_shard(path, selection.file)
+    if problem is not None:
+        raise CorpusDamaged(problem)
+    if selection.status == "sealed":
+        return sealed_dataset(corpus, selection.label)
+    surveyed = survey(_row(record) for record in read_records([path]))
+    if surveyed.problems:
+        shown = "\n".join(map(str, surveyed.problems[:10]))
+        raise SealRefused(f"{selection.label} cannot be sealed, provenance is incomplete:\n{shown}")
+    sealed = _manifest(corpus, selection, surveyed, decision)
+    facts = card_facts(corpus, task, selection, surveyed, decision)
+    write_file(selection.folder / "README.md", card(facts).encode())
+    final = corpus.folder / "datasets" / selection.label
+    write_file(corpus.folder / "datasets" / f"{selection.label}.seal.json", canonical_json(sealed) + b"\n")
+    publish(selection.folder, final)
+    corpus.journal.run_now(lambda transaction: _note(transaction, selection, sealed))
+    return Sealed(
+        name=selection.name,
+        version=selection.version,
+        folder=final,
+        rows=surveyed.rows,
+        manifest=sealed,
+        manifest_sha256=manifest_digest(sealed),
+    )
+
+
+def sealed_dataset(corpus: Corpus, dataset: str) -> Sealed:
+    """A dataset that is sealed and unaltered. Raises SealRefused or CorpusDamaged otherwise."""
+    selection = find_selection(corpus, dataset)
+    if selection.status != "sealed":
+        raise SealRefused(
+            f"{selection.label} is {selection.status}; seal it first with corpusgen seal {selection.label}"
+        )
+    problem = verify_shard(selection.folder / DATA_FILE, selection.file)
+    if problem is not None:
+        raise CorpusDamaged(problem)
+    text = corpus.journal.query(
+        "select manifest from datasets where name = ? and version = ?", (selection.name, selection.version)
+    )[0][0]
+    sealed = orjson.loads(text)["seal"]
+    return Sealed(
+        name=selection.name,
+        version=selection.version,
+        folder=selection.folder,
+        rows=selection.file.rows,
+        manifest=sealed,
+        manifest_sha256=manifest_digest(sealed),
+    )
+
+
+def _row(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+def _manifest(corpus: Corpus, selection: Selection, surveyed: Survey, decision: Decision) -> dict[str, Json]:
+    cards = _cards(corpus)
+    fields = manifest(
+        name=selection.name,
+        version=selection.version,
+        files=[DatasetFile(path=DATA_FILE, rows=selection.file.rows, sha256=selection.file.sha256)],
+        surveyed=surveyed,
+        duties=decision.duties,
+        terms={card.terms_set_id: card.terms_ids for card in cards if card.terms_set_id in surveyed.counts["terms"]},
+        registry_digest=decision.registry_digest,
+        policy_digest=decision.policy_digest,
+        created_time=corpus.clock(),
+        record_schema_version=SCHEMA_VERSION,
+    )
+    calibration = selection.calibration
+    return fields | {
+        "filters": selection.filters.to_json(),
+        "funnel": selection.funnel,
+        "calibration": None if calibration is None else {"kind": calibration.kind, "vector": list(calibration.vector)},
+    }
+
+
+def _note(transaction: Transaction, selection: Selection, sealed: dict[str, Json]) -> None:
+    row = transaction.execute(
+        "select manifest from datasets where name = ? and version = ?", (selection.name, selection.version)
+    ).fetchone()
+    assert row is not None
+    fields = orjson.loads(row[0]) | {"seal": sealed}
+    transaction.execute(
+        "update datasets set status = 'sealed', manifest = ?, sealed_us = ? where name = ? and version = ?",
+        (orjson.dumps(fields).decode(), transaction.now_us, selection.name, selection.version),
+    )
+
+
+def _cards(corpus: Corpus) -> list[Card]:
+    return [Card.from_json(row[0]) for row in corpus.journal.query("select card from cards")]
+
+
+def card_facts(corpus: Corpus, task: Task, selection: Selection, surveyed: Survey, decision: Decision) -> CardFacts:
+    """What the dataset's card says."""
+    spec = task.spec
+    return CardFacts(
+        name=selection.name,
+        version=selection.version,
+        licence_expression=decision.licence_expression,
+        created_time=corpus.clock(),
+        rows=surveyed.rows,
+        columns_version=SCHEMA_VERSION,
+        splits=(CardSplit(name="train", pattern="train-*.parquet", rows=surveyed.rows),),
+        teachers=tuple(_card_teachers(corpus, task, surveyed)),
+        sources=tuple(_card_sources(task, selection)),
+        duties=tuple(
+            CardDuty(kind=duty.kind, applies_to=duty.applies_to, text=duty.text, terms_id=duty.terms_id)
+            for duty in decision.duties
+        ),
+        description=spec.description,
+        languages=("en",) if spec.kind == "label" else (),
+        task_categories=("text-classification",) if spec.kind == "label" else ("text-generation",),
+        spend=_card_spend(corpus, selection),
+        labels={"train": _labels(selection)} if spec.kind == "label" else {},
+        how_made=(
+            "Every row is one answer of the teacher named in it, asked with the prompt whose digest it carries.",
+            "Exact repeats, and texts that also stand in validation or gold, were dropped before anything was asked.",
+            *([f"Labels are calibrated ({selection.calibration.kind})."] if selection.calibration else []),
+        ),
+        limitations=("Answers are a model's, not a person's; they are wrong as often as the run's report says.",),
+        merkle_root=surveyed.merkle_root,
+        spec_digest=task.identity,
+        prompt_digest=task.prompter.file.digest,
+    )
+
+
+def _card_teachers(corpus: Corpus, task: Task, surveyed: Survey) -> Iterator[CardTeacher]:
+    documents = task.registry.by_id
+    for card_ in _cards(corpus):
+        records = surveyed.counts["teacher"].get(card_.teacher, 0)
+        if not records or card_.terms_set_id not in surveyed.counts["terms"]:
+            continue
+        terms = [documents[name] for name in card_.terms_ids if name in documents]
+        yield CardTeacher(
+            name=card_.teacher,
+            provider=card_.provider,
+            model=card_.model,
+            route=card_.route,
+            host=card_.host,
+            records=records,
+            terms=tuple(
+                CardTerms(terms_id=one.id, title=one.title, version=one.version, spdx=one.spdx) for one in terms
+            ),
+            outputs_train=card_.outputs_train,
+        )
+
+
+def _card_sources(task: Task, selection: Selection) -> Iterator[CardSource]:
+    records = Counter(
+        source_id.partition("#")[0]
+        for record in read_records([selection.folder / DATA_FILE])
+        for source_id in record.source_ids
+    )
+    for source in task.spec.sources:
+        notice = task.located.resolve(source.notice).read_text("utf-8") if source.notice else None
+        yield CardSource(
+            source_id=source.id,
+            title=source.title,
+            licence=source.licence,
+            locator=source.locator,
+            records=records[source.id],
+            notice=notice,
+        )
+
+
+def _labels(selection: Selection) -> dict[str, int]:
+    counts = Counter(record.calibrated_label for record in read_records([selection.folder / DATA_FILE]))
+    return {str(label): count for label, count in sorted(counts.items(), key=lambda pair: str(pair[0]))}
+
+
+def _card_spend(corpus: Corpus, selection: Selection) -> CardSpend:
+    records = list(read_records([selection.folder / DATA_FILE]))
+    runs = tuple({record.run_id for record in records})
+    marks = ",".join("?" * len(runs))
+    row = corpus.journal.query(
+        f"select count(*), sum(coalesce(microusd, 0)), sum(case state when 'promised' then reserved_microusd else 0 end),"  # noqa: S608
+        f" sum(case state when 'unknown' then reserved_microusd else 0 end) from calls where run_id in ({marks})",
+        runs,
+    )[0]
+    return CardSpend(
+        settled_microusd=row[1],
+        promised_microusd=row[2],
+        unconfirmed_microusd=row[3],
+        requests=row[0],
+        input_tokens=sum(record.input_tokens for record in records),
+        output_tokens=sum(record.output_tokens for record in records),
+    )

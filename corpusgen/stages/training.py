@@ -1,0 +1,151 @@
+"""Training: a student that has seen a sealed dataset and unlabelled text, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from corpusgen.corpus import Corpus
+from corpusgen.distill.selection import LossKind, Selection, choose_settings, ways_to_fit
+from corpusgen.distill.students.bag import BagStudent, TextSpace, design, fit, settings_json
+from corpusgen.errors import UsageError
+from corpusgen.journal import Transaction
+from corpusgen.provenance.policy import Decision
+from corpusgen.records import Json, digest
+from corpusgen.stages.opening import refusal
+from corpusgen.stages.sealing import Sealed
+from corpusgen.stages.task import Task
+from corpusgen.store.durable import write_file
+from corpusgen.store.shards import read_columns
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A student with where it lies and how it came to be."""
+
+    student_id: str
+    student: BagStudent
+    folder: Path
+    facts: dict[str, Json]
+    selection: Selection | None
+
+
+def train(corpus: Corpus, task: Task, sealed: Sealed, decision: Decision, space: TextSpace, run_id: str) -> Trained:
+    """The student of a sealed dataset; the way of fitting is chosen on teacher-labelled held-out items.
+
+    The same dataset, spec and pool make the same student, which is then found and not trained again.
+    Raises PolicyRefused when today's terms do not allow training on it.
+    """
+    if decision.outcome != "allow":
+        raise refusal(task, decision)
+    settings = task.spec.student
+    student_id = digest([sealed.manifest_sha256, settings.model_dump(), _space_digest(space)])[:16]
+    folder = corpus.folder / "students" / student_id
+    if (folder / "facts.json").exists():
+        return load_student(folder)
+    texts, targets, labels = lessons(sealed)
+    selection = _choose(space, texts, targets, settings.loss, settings.seed)
+    began = time.process_time()
+    student = fit(design(space, texts), targets, labels, selection.chosen)
+    facts = _facts(task, sealed, decision, space, selection) | {
+        "student_id": student_id,
+        "train_cpu_s": round(time.process_time() - began, 3),
+        "trained_time": corpus.clock().isoformat(),
+    }
+    _save(student, folder, facts)
+    corpus.journal.run_now(lambda transaction: _note(transaction, student_id, run_id, sealed, facts))
+    return Trained(student_id=student_id, student=student, folder=folder, facts=facts, selection=selection)
+
+
+def lessons(sealed: Sealed) -> tuple[list[str], Floats, tuple[str, ...]]:
+    """Texts, label probabilities (n x k) and label names of a sealed dataset. Raises UsageError without labels."""
+    columns = ("input", "label_names", "calibrated_label", "calibrated_logprobs")
+    table = read_columns([sealed.file], columns).to_pydict()
+    names = tuple(table["label_names"][0] or ())
+    if not names:
+        raise UsageError(f"{sealed.label} has no labels; the bag student learns labels only")
+    pairs = zip(table["calibrated_label"], table["calibrated_logprobs"], strict=True)
+    return table["input"], np.array([_target(names, *pair) for pair in pairs], np.float64), names
+
+
+def _target(names: Sequence[str], label: str, logprobs: Sequence[float] | None) -> Sequence[float]:
+    if logprobs is None:
+        return [float(name == label) for name in names]
+    return np.nan_to_num(np.exp(np.array(logprobs, np.float64))).tolist()  # type: ignore[no-any-return]
+
+
+def _choose(space: TextSpace, texts: Sequence[str], targets: Floats, loss: LossKind, seed: int) -> Selection:
+    return choose_settings(space, texts, targets, ways_to_fit(loss), seed=seed)
+
+
+def _space_digest(space: TextSpace) -> str:
+    from hashlib import sha256
+
+    return sha256(space.weights.tobytes() + space.columns.tobytes()).hexdigest()
+
+
+def _facts(task: Task, sealed: Sealed, decision: Decision, space: TextSpace, selection: Selection) -> dict[str, Json]:
+    return {
+        "task": task.spec.name,
+        "dataset": sealed.label,
+        "manifest_sha256": sealed.manifest_sha256,
+        "rows": sealed.rows,
+        "sources_of_unlabelled_text": [task.spec.seeds.train.source],
+        "terms": sealed.manifest["terms"],
+        "licence_expression": decision.licence_expression,
+        "duties": sealed.manifest["duties"],
+        "registry_digest": decision.registry_digest,
+        "policy_digest": decision.policy_digest,
+        "intended_use": task.spec.intended_use.model_dump(mode="json"),
+        "settings": settings_json(space.settings, selection.chosen),
+        "trials": [
+            {"loss": str(trial.settings.loss), "penalty": trial.settings.penalty, "agreement": trial.agreement}
+            for trial in selection.trials
+        ],
+        "spec_digest": task.identity,
+    }
+
+
+def _save(student: BagStudent, folder: Path, facts: dict[str, Json]) -> None:
+    unfinished = folder.with_name(f".{folder.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    student.save(unfinished)
+    write_file(unfinished / "facts.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2) + b"\n")
+    unfinished.rename(folder)
+
+
+def _note(transaction: Transaction, student_id: str, run_id: str, sealed: Sealed, facts: dict[str, Json]) -> None:
+    transaction.execute(
+        "insert or replace into students values(?, ?, ?, ?, ?)",
+        (student_id, run_id, sealed.label, orjson.dumps(facts).decode(), transaction.now_us),
+    )
+
+
+def load_student(folder: Path) -> Trained:
+    """A student that was trained before. Raises UsageError when there is none."""
+    try:
+        facts = orjson.loads((folder / "facts.json").read_bytes())
+        student = BagStudent.load(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{folder}: no student here that this corpusgen can read ({error})") from error
+    return Trained(student_id=folder.name, student=student, folder=folder, facts=facts, selection=None)
+
+
+def find_student(corpus: Corpus, name: str | None) -> Trained:
+    """The student of that id, or the newest one. Raises UsageError listing what there is."""
+    rows = corpus.journal.query("select student_id from students order by trained_us")
+    known = [row[0] for row in rows]
+    chosen = [student_id for student_id in known if name is None or student_id.startswith(name)]
+    if not chosen:
+        raise UsageError(f"no student {name or ''!r} in {corpus.folder}; there are: {', '.join(known) or 'none yet'}")
+    return load_student(corpus.folder / "students" / chosen[-1])

@@ -1,0 +1,221 @@
+"""Answers and records in the journal: what was asked, what came back, and which record it became."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import apsw
+import orjson
+import zstandard
+
+from corpusgen.journal import Transaction
+from corpusgen.records import Json, Request, Split, Usage, canonical_json, digest
+
+# Bodies are compressed in the journal's one writer thread and read anywhere, so readers make their own decompressor.
+_COMPRESS = zstandard.ZstdCompressor(level=3)
+MAX_BODY_BYTES = 256 * 1024 * 1024
+LOOKUP = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Who answered, by which road, under which terms: constant over a run, stored once."""
+
+    teacher: str
+    provider: str
+    model: str
+    route: str
+    host: str
+    identity: str
+    revision: str
+    terms_set_id: str
+    terms_ids: tuple[str, ...]
+    outputs_train: str
+
+    @property
+    def card_id(self) -> str:
+        """Digest of the card."""
+        return digest(self._fields())
+
+    def _fields(self) -> dict[str, Json]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def to_json(self) -> str:
+        """The card as it is stored."""
+        return canonical_json(self._fields()).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> Card:
+        """The card that was stored."""
+        fields = orjson.loads(text)
+        return cls(**{**fields, "terms_ids": tuple(fields["terms_ids"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One paid-for reply as it came over the wire, with what it cost."""
+
+    request_key: bytes
+    card_id: str
+    usage: Usage
+    cost_microusd: int
+    price_version: str
+    provider_request_id: str | None
+    sent_us: int
+    received_us: int
+    compute_us: int | None
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordRow:
+    """Which item an answer belongs to; with the answer it makes a record."""
+
+    record_id: str
+    run_id: str
+    dataset: str
+    split: Split
+    ordinal: int
+    item_id: str
+    request_key: bytes
+    first_key: bytes
+    from_cache: bool
+    item: Mapping[str, Json]
+    """``input``, ``source_ids``, ``sample_index``; ``first_cost_microusd`` where the item was asked twice."""
+
+
+def store_card(transaction: Transaction, card: Card) -> None:
+    """Keep a card; the same card twice is one row."""
+    transaction.execute("insert or ignore into cards values(?, ?)", (card.card_id, card.to_json()))
+
+
+def store_answer(transaction: Transaction, request: Request, answer: Answer, call_id: int) -> None:
+    """Keep an answer and the request it answers. The first answer to a request stays."""
+    transaction.execute("insert or ignore into requests values(?, ?)", (request.key, _COMPRESS.compress(request.body)))
+    transaction.execute(
+        "insert or ignore into answers values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            answer.request_key,
+            call_id,
+            answer.card_id,
+            answer.usage.input_tokens,
+            answer.usage.cached_input_tokens,
+            answer.usage.output_tokens,
+            answer.usage.reasoning_tokens,
+            answer.cost_microusd,
+            answer.price_version,
+            answer.provider_request_id,
+            answer.sent_us,
+            answer.received_us,
+            answer.compute_us,
+            _COMPRESS.compress(answer.body),
+        ),
+    )
+
+
+def store_record(transaction: Transaction, row: RecordRow) -> bool:
+    """Note that an answer is a record; False when the record was there already."""
+    transaction.execute(
+        "insert or ignore into records values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, null)",
+        (
+            bytes.fromhex(row.record_id),
+            row.run_id,
+            row.dataset,
+            row.split,
+            row.ordinal,
+            row.item_id,
+            row.request_key,
+            row.first_key,
+            int(row.from_cache),
+            orjson.dumps(dict(row.item)).decode(),
+        ),
+    )
+    return bool(transaction.connection.changes())
+
+
+_ANSWER = (
+    "a.request_key, a.card_id, a.input_tokens, a.cached_input_tokens, a.output_tokens, a.reasoning_tokens,"
+    " a.cost_microusd, a.price_version, a.provider_request_id, a.sent_us, a.received_us, a.compute_us, a.body"
+)
+_ROW = (
+    "r.record_id, r.run_id, r.dataset, r.split, r.ordinal, r.item_id, r.request_key, r.first_key, r.from_cache, r.item"
+)
+
+
+def find_answer(connection: apsw.Connection, request_key: bytes) -> Answer | None:
+    """The stored answer to a request, if there is one."""
+    row = connection.execute(f"select {_ANSWER} from answers a where request_key = ?", (request_key,)).fetchone()  # noqa: S608
+    return None if row is None else _answer(row)
+
+
+def known_records(connection: apsw.Connection, record_ids: Iterable[str]) -> set[str]:
+    """Which of these records exist."""
+    wanted = [bytes.fromhex(record_id) for record_id in record_ids]
+    found: set[str] = set()
+    for start in range(0, len(wanted), LOOKUP):
+        chunk = wanted[start : start + LOOKUP]
+        marks = ",".join("?" * len(chunk))
+        rows = connection.execute(f"select record_id from records where record_id in ({marks})", chunk)  # noqa: S608
+        found.update(row[0].hex() for row in rows)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A record's row with its answer and the canonical request."""
+
+    row: RecordRow
+    answer: Answer
+    request: Json
+
+
+def stored_record(connection: apsw.Connection, record_id: str) -> Stored | None:
+    """One record with its answer and request."""
+    return next(stored_records(connection, "r.record_id = ?", (bytes.fromhex(record_id),)), None)
+
+
+def stored_records(connection: apsw.Connection, where: str, values: tuple[Any, ...]) -> Iterator[Stored]:
+    """Records with their answers, sorted by record id; ``where`` is one of our own conditions on ``r``."""
+    cursor = connection.execute(
+        f"select {_ROW}, {_ANSWER}, q.body from records r join answers a using (request_key)"  # noqa: S608 - own text
+        f" join requests q using (request_key) where {where} order by r.record_id",
+        values,
+    )
+    for row in cursor:
+        yield Stored(row=_record_row(row[:10]), answer=_answer(row[10:23]), request=orjson.loads(_expand(row[23])))
+
+
+def _record_row(row: tuple[Any, ...]) -> RecordRow:
+    return RecordRow(
+        record_id=row[0].hex(),
+        run_id=row[1],
+        dataset=row[2],
+        split=cast("Split", row[3]),
+        ordinal=row[4],
+        item_id=row[5],
+        request_key=row[6],
+        first_key=row[7],
+        from_cache=bool(row[8]),
+        item=orjson.loads(row[9]),
+    )
+
+
+def _answer(row: tuple[Any, ...]) -> Answer:
+    return Answer(
+        request_key=row[0],
+        card_id=row[1],
+        usage=Usage(input_tokens=row[2], cached_input_tokens=row[3], output_tokens=row[4], reasoning_tokens=row[5]),
+        cost_microusd=row[6],
+        price_version=row[7],
+        provider_request_id=row[8],
+        sent_us=row[9],
+        received_us=row[10],
+        compute_us=row[11],
+        body=_expand(row[12]),
+    )
+
+
+def _expand(body: bytes) -> bytes:
+    return zstandard.ZstdDecompressor().decompress(body, max_output_size=MAX_BODY_BYTES)

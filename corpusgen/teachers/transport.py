@@ -1,0 +1,223 @@
+"""One HTTP session to one server: bytes out, a reply or a TeacherError back.
+
+No redirects, because they would carry the prompt to somebody the policy never judged; no proxy or netrc from the
+environment; no retries, because each try is reserved by the caller.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, NoReturn
+
+import aiohttp
+import orjson
+
+from corpusgen.errors import (
+    InvalidAnswer,
+    NotSent,
+    RateLimited,
+    RequestRefused,
+    TeacherError,
+    TeacherFault,
+    TeacherTimeout,
+    UsageError,
+)
+from corpusgen.records import Reply
+from corpusgen.teachers.wire import shown
+
+MAX_BODY: Final = 64 * 2**20
+"""Most bytes of one answer, after decompression; more is a bomb or a fault."""
+
+MAX_RETRY_AFTER_S: Final = 600.0
+"""No server may put us to sleep for longer, whatever it writes."""
+
+_MAX_ERROR_BODY: Final = 64 * 2**10
+_CONNECT_S: Final = 10.0
+_MESSAGE: Final = 500
+_KEPT: Final[dict[str, Any]] = {"keepalive_timeout": 4.0}
+"""uvicorn, and so vLLM, closes an idle connection after 5 s; a POST that meets that moment would be lost."""
+_CLOSED: Final[dict[str, Any]] = {"force_close": True}
+
+Clock = Callable[[], datetime]
+
+
+class Secret:
+    """A key that shows itself to nobody but the request header."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not to be pickled")
+
+    def reveal(self) -> str:
+        """The key itself."""
+        return self._value
+
+    def masked(self, text: str) -> str:
+        """A text in which the key, should a server echo it, is stars."""
+        return text.replace(self._value, "***")
+
+
+def secret_from_environment(name: str | None) -> Secret | None:
+    """The key in an environment variable, or None if no variable is named. Raises UsageError if it holds none."""
+    if name is None:
+        return None
+    value = os.environ.get(name, "").strip()
+    if not value:
+        raise UsageError(f"key_env: the environment variable {name!r} is not set; export it or remove key_env")
+    if not value.isascii() or not value.isprintable():
+        raise UsageError(f"key_env: the environment variable {name!r} holds characters no key has; export it again")
+    return Secret(value)
+
+
+@dataclass(kw_only=True)
+class Transport:
+    """One session; opened by the first call, closed by ``aclose``."""
+
+    base_url: str
+    clock: Clock
+    secret: Secret | None = None
+    max_body: int = MAX_BODY
+    keep_alive: bool = True
+    _session: aiohttp.ClientSession | None = field(default=None, repr=False)
+
+    async def post(self, path: str, body: bytes, *, timeout_s: float) -> Reply:
+        """The reply to one POST. Raises a TeacherError for everything that is not a whole HTTP 200."""
+        try:
+            return await self._post(path, body, timeout_s)
+        except (aiohttp.ClientError, OSError) as error:
+            failure = self._mapped(error, timeout_s)
+        # Raised out here because aiohttp's errors carry the request's headers, and with them the key.
+        raise failure
+
+    async def _post(self, path: str, body: bytes, timeout_s: float) -> Reply:
+        sent = self.clock()
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(_CONNECT_S, timeout_s))
+        url = self.base_url + path
+        async with self._open().post(url, data=body, timeout=timeout, allow_redirects=False) as response:
+            raw = await _limited(response, self.max_body if response.status == 200 else _MAX_ERROR_BODY)
+            if response.status != 200:
+                raise self._failure(response, raw)
+        received = self.clock()
+        return Reply(
+            body=self._without_key(raw), request_id=_request_id(response), sent_time=sent, received_time=received
+        )
+
+    def _mapped(self, error: Exception, timeout_s: float) -> TeacherError:
+        # The order matters: TimeoutError is an OSError, and a connection's time-out is both a TimeoutError and unsent.
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return NotSent(f"no connection to {self.base_url} in time; check base_url")
+        if isinstance(error, TimeoutError):
+            return TeacherTimeout(f"no whole answer from {self.base_url} within {timeout_s:g} s")
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return NotSent(f"no connection to {self.base_url}: {self._masked(str(error))}")
+        # Not str(error): it may spell out the request.
+        return TeacherFault(f"the connection to {self.base_url} broke: {type(error).__name__}")
+
+    async def aclose(self) -> None:
+        """Close the session's connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "corpusgen"}
+            if self.secret is not None:
+                headers["Authorization"] = f"Bearer {self.secret.reveal()}"
+            self._session = aiohttp.ClientSession(
+                headers=headers,
+                # How many calls run at once is the caller's decision: a second limit here would hide waiting.
+                connector=aiohttp.TCPConnector(limit=0, **(_KEPT if self.keep_alive else _CLOSED)),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        return self._session
+
+    def _failure(self, response: aiohttp.ClientResponse, raw: bytes) -> TeacherError:
+        status = response.status
+        message = f"HTTP {status} from {self.base_url}: {self._masked(provider_message(raw))}"
+        if 300 <= status < 400:
+            where = shown(self._masked(response.headers.get("Location", "")))
+            return RequestRefused(f"HTTP {status}: {self.base_url} redirects to {where}; mend base_url", status=status)
+        if status < 300:
+            return InvalidAnswer(message, status=status)
+        pause = retry_after(response.headers, self.clock())
+        if status in (429, 529):
+            return RateLimited(message, retry_after_s=pause, status=status)
+        if status in (408, 409) or status >= 500:
+            return TeacherFault(message, retry_after_s=pause, status=status)
+        return RequestRefused(message, status=status)
+
+    def _masked(self, text: str) -> str:
+        return text if self.secret is None else self.secret.masked(text)
+
+    def _without_key(self, raw: bytes) -> bytes:
+        # Answers are kept in the journal; a server that echoes its headers must not bring the key there.
+        return raw if self.secret is None else raw.replace(self.secret.reveal().encode(), b"***")
+
+
+async def _limited(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > limit:
+            response.close()
+            if response.status != 200:
+                break
+            raise InvalidAnswer(f"the answer is larger than {limit} bytes", status=response.status)
+        chunks.append(chunk)
+    return b"".join(chunks) if len(chunks) != 1 else chunks[0]
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds a server asks us to wait, between 0 and ten minutes, or None if it does not say."""
+    seconds = _number(headers.get("retry-after-ms"))
+    seconds = seconds / 1000 if seconds is not None else _number(headers.get("Retry-After"))
+    if seconds is None:
+        seconds = _until(headers.get("Retry-After"), now)
+    return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return None if number != number else number
+
+
+def _until(text: str | None, now: datetime) -> float | None:
+    try:
+        moment = parsedate_to_datetime(text or "")
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+
+
+def provider_message(raw: bytes) -> str:
+    """What the server said went wrong, on one line of at most 500 characters."""
+    try:
+        reply = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return shown(raw, _MESSAGE)
+    error = reply.get("error", reply) if isinstance(reply, dict) else reply
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("detail") or error
+    return shown(error if isinstance(error, str) else orjson.dumps(error), _MESSAGE)
+
+
+def _request_id(response: aiohttp.ClientResponse) -> str | None:
+    found = response.headers.get("x-request-id") or response.headers.get("request-id")
+    return found[:200] if found and found.isprintable() else None
