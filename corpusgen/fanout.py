@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_exponential_jitter
@@ -30,12 +30,13 @@ from corpusgen.store.answers import (
     Answer,
     Card,
     RecordRow,
+    Stored,
     find_answer,
-    known_records,
+    records_by_id,
     store_answer,
     store_record,
-    stored_record,
 )
+from corpusgen.teachers.labels import LabelReading
 from corpusgen.teachers.pacing import Pacer
 from corpusgen.teachers.teacher import Teacher
 
@@ -60,6 +61,38 @@ class Counts:
     failures_in_a_row: int = 0
 
 
+@dataclass(kw_only=True)
+class Hold:
+    """Who is not cut off when the asking ends: a worker that has sent something or has something to hand over."""
+
+    ended: bool = False
+    tasks: set[asyncio.Task[Any] | None] = field(default_factory=set)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Inside, the end of the asking leaves this task alone."""
+        task = asyncio.current_task()
+        self.tasks.add(task)
+        try:
+            yield
+        finally:
+            self.tasks.discard(task)
+
+    def end(self, workers: Iterable[asyncio.Task[None]]) -> None:
+        """Send nothing more: who waits for money, for a pause or for somebody else's answer goes home."""
+        if self.ended:  # cutting a worker off twice would interrupt its tidying up
+            return
+        self.ended = True
+        spared = {*self.tasks, asyncio.current_task()}
+        for task in workers:
+            if task not in spared:
+                task.cancel()
+
+
+class _Ended(Exception):
+    """The asking ended before this was sent."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asker:
     """Everything that is the same for every prompt of a run."""
@@ -80,6 +113,7 @@ class Asker:
     counts: Counts = field(default_factory=Counts)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set it to end the run after the calls that are under way."""
+    hold: Hold = field(default_factory=Hold)
 
 
 @asynccontextmanager
@@ -87,20 +121,16 @@ async def answers(asker: Asker, prompts: Iterable[Prompt]) -> AsyncIterator[Asyn
     """A stream of the records of prompts, as they are answered.
 
     Leaving the block ends the asking: calls under way are waited for and stored, no new one is sent. When the block is
-    left by cancellation they are cut off and booked as unknown. A failing call arrives at the reader as itself.
+    left by cancellation they are cut off and booked as unknown. A failing call arrives at the reader as itself, after
+    the answers of its neighbours. At most ``2 * in_flight`` prompts are ahead of the reader: one in each worker's hands
+    and as many in the queue.
     """
-    stream = _Stream(asker=asker, prompts=iter(prompts))
+    stream = _Stream(asker=replace(asker, hold=Hold()), prompts=iter(prompts))
     failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(stream.work()) for _ in range(asker.in_flight)]
-        tasks.append(group.create_task(stream.feed()))
-        group.create_task(stream.close_after(list(tasks)))
+        stream.start(group)
         try:
             yield stream.records()
-        except asyncio.CancelledError:
-            for task in tasks:
-                task.cancel()
-            raise
         except Exception as error:  # noqa: BLE001 - raised again below, not as a group
             failure = error
         await stream.leave()
@@ -115,95 +145,103 @@ class _Stream:
     asker: Asker
     prompts: Iterator[Prompt]
     error: Exception | None = None
-    left: bool = False
-    ended: bool = False
-    work_queue: asyncio.Queue[Prompt | None] = field(init=False)
+    closed: bool = False
+    workers: list[asyncio.Task[None]] = field(default_factory=list)
+    upcoming: Iterator[tuple[Prompt, Stored | None]] = field(init=False)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     out: asyncio.Queue[Record | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.work_queue = asyncio.Queue(maxsize=self.asker.in_flight)
+        self.upcoming = self._look_up()
         self.out = asyncio.Queue(maxsize=self.asker.in_flight)
 
-    @property
-    def over(self) -> bool:
-        return self.left or self.error is not None or self.asker.stopping.is_set()
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Set the workers to work."""
+        watcher = group.create_task(self._stop_when_asked())
+        self.workers += [group.create_task(self._work()) for _ in range(self.asker.in_flight)]
+        group.create_task(self._close(watcher))
 
     async def leave(self) -> None:
         """Ask no more, and take what is still coming off the workers' hands."""
-        self.left = True
-        while not self.ended:
-            self.ended = await self.out.get() is None
+        self.asker.hold.end(self.workers)
+        while not self.closed:
+            self.closed = await self.out.get() is None
 
     async def records(self) -> AsyncIterator[Record]:
-        while not self.ended:
-            record = await self.out.get()
-            if record is not None:
-                yield record
-            self.ended = record is None
+        while (record := await self.out.get()) is not None:
+            yield record
+        self.closed = True
         if self.error is not None:
             raise self.error
 
-    async def feed(self) -> None:
-        """Give known answers to the reader and the others to the workers, in the order of the prompts."""
-        try:
-            while not self.over and (chunk := list(islice(self.prompts, LOOK_AHEAD))):
-                known = known_records(self.asker.corpus.journal.reader, [prompt.record_id for prompt in chunk])
-                for prompt in chunk:
-                    if self.over:
-                        break
-                    if prompt.record_id in known:
-                        await self._deliver(self._remember(prompt))
-                    else:
-                        await self.work_queue.put(prompt)
-        except Exception as error:  # noqa: BLE001 - the prompts' own error reaches the reader as itself
-            self._fail(error)
-        for _ in range(self.asker.in_flight):
-            await self.work_queue.put(None)
-
-    async def work(self) -> None:
+    async def _work(self) -> None:
         """Answer one prompt after the other until there are no more."""
-        while (prompt := await self.work_queue.get()) is not None:
-            if self.over:
-                continue
-            try:
-                record = await _answer(self.asker, prompt)
-            except TeacherError as error:
-                await self._call_failed(prompt, error)
-            except Exception as error:  # noqa: BLE001 - whatever it is reaches the reader as itself
-                self._fail(error)
-            else:
-                self.asker.counts.failures_in_a_row = 0
-                await self._deliver(record)
+        try:
+            while not self.asker.hold.ended and (prompt := await self._next()) is not None:
+                await self._answer(prompt)
+        except _Ended:
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is reaches the reader as itself
+            self._fail(error)
 
-    async def close_after(self, others: list[asyncio.Task[None]]) -> None:
-        """Tell the reader that nothing more will come."""
-        await asyncio.wait(others)
-        if self.asker.stopping.is_set():
-            self._fail(Interrupted("stopped as asked; every answer is kept, and the same command goes on from there"))
-        await self.out.put(None)
+    async def _next(self) -> Prompt | None:
+        """The next prompt to ask; known answers go to the reader on the way, in the order of the prompts."""
+        async with self.turn:
+            for prompt, stored in self.upcoming:
+                if stored is None:
+                    return prompt
+                await self._deliver(self._remember(stored))
+                if self.asker.hold.ended:
+                    break
+        return None
 
-    def _remember(self, prompt: Prompt) -> Record:
+    def _look_up(self) -> Iterator[tuple[Prompt, Stored | None]]:
+        while chunk := list(islice(self.prompts, LOOK_AHEAD)):
+            names = [prompt.record_id for prompt in chunk]
+            known = records_by_id(self.asker.corpus.journal.reader, names)
+            yield from zip(chunk, map(known.get, names), strict=True)
+
+    def _remember(self, stored: Stored) -> Record:
         asker = self.asker
-        stored = stored_record(asker.corpus.journal.reader, prompt.record_id)
-        assert stored is not None
         asker.counts.known += 1
-        card = _card_of(asker, stored.answer.card_id)
-        return record_of_stored(_facts_of(asker, stored.row.run_id), card, stored, asker.teacher)
+        facts, card = _facts_of(asker, stored.row.run_id), _card_of(asker, stored.answer.card_id)
+        return record_of_stored(facts, card, stored, asker.teacher)
+
+    async def _answer(self, prompt: Prompt) -> None:
+        try:
+            record = await _answer(self.asker, prompt)
+        except TeacherError as error:
+            await self._call_failed(prompt, error)
+        else:
+            self.asker.counts.failures_in_a_row = 0
+            await self._deliver(record)
 
     async def _deliver(self, record: Record) -> None:
         self.asker.counts.done += 1
-        await self.out.put(record)
-
-    def _fail(self, error: Exception) -> None:
-        self.error = self.error or error
+        with self.asker.hold():
+            await self.out.put(record)
 
     async def _call_failed(self, prompt: Prompt, error: TeacherError) -> None:
         counts = self.asker.counts
         counts.failures_in_a_row += 1
-        await _drop(self.asker, prompt, error)
         hopeless = error.status in FATAL_STATUS or isinstance(error, NotSent | UsageOverrun)
         if self.asker.on_failure == "raise" or hopeless or counts.failures_in_a_row >= FAILURES_IN_A_ROW:
             self._fail(error)
+        await _drop(self.asker, prompt, error)
+
+    def _fail(self, error: Exception) -> None:
+        self.error = self.error or error
+        self.asker.hold.end(self.workers)
+
+    async def _stop_when_asked(self) -> None:
+        await self.asker.stopping.wait()
+        self._fail(Interrupted("stopped as asked; every answer is kept, and the same command goes on from there"))
+
+    async def _close(self, watcher: asyncio.Task[None]) -> None:
+        """Tell the reader that nothing more will come."""
+        await asyncio.wait(self.workers)
+        watcher.cancel()
+        await self.out.put(None)
 
 
 # --- one prompt ------------------------------------------------------------------------------------------------------
@@ -216,6 +254,7 @@ class _Got:
     request: Request
     answer: Answer
     completion: Completion
+    reading: LabelReading | None
     bought: bool
 
 
@@ -227,25 +266,22 @@ async def _answer(asker: Asker, prompt: Prompt) -> Record:
     """The record of one prompt; a label the teacher's runners-up left out is asked for once more with more of them."""
     wider = _wider(asker, prompt.request)
 
-    def complete(got: _Got) -> RecordRow | None:
-        return None if wider is not None and _lacks_label(asker, got) else _row(asker, prompt, got, got)
+    def unless_lacking(got: _Got) -> RecordRow | None:
+        return None if wider is not None and _lacks_label(got) else _row(asker, prompt, got, got)
 
-    first = got = await _obtain(asker, prompt, prompt.request, complete)
-    row = complete(first)
+    first, row = await _obtain(asker, prompt, prompt.request, unless_lacking)
+    got = first
     if row is None:
         assert wider is not None
-        got = await _obtain(asker, prompt, wider, lambda got: _row(asker, prompt, first, got))
-        row = _row(asker, prompt, first, got)
-    if not got.bought:
-        await asker.corpus.journal.run(lambda transaction: store_record(transaction, row))
-    reading = read_labels(asker.facts, got.completion)
+        got, row = await _obtain(asker, prompt, wider, lambda got: _row(asker, prompt, first, got))
+    assert row is not None
     card = _card_of(asker, got.answer.card_id)
-    return record_of(asker.facts, card, row, got.answer, got.request, got.completion, reading)
+    return record_of(asker.facts, card, row, got.answer, got.request, got.completion, got.reading)
 
 
-def _lacks_label(asker: Asker, got: _Got) -> bool:
-    reading = read_labels(asker.facts, got.completion)
-    return reading is not None and reading.logprobs is not None and None in reading.logprobs
+def _lacks_label(got: _Got) -> bool:
+    # Where no log-probabilities came at all, asking for more of them brings none either.
+    return got.completion.logprobs is not None and got.reading is not None and None in got.reading.logprobs
 
 
 def _wider(asker: Asker, request: Request) -> Request | None:
@@ -263,7 +299,7 @@ def _row(asker: Asker, prompt: Prompt, first: _Got, got: _Got) -> RecordRow:
         "sample_index": prompt.request.sample_index,
     }
     if first is not got:
-        item["first_cost_microusd"] = first.answer.cost_microusd
+        item["first_cost_microusd"] = 0 if _of_another_run(asker, first) else first.answer.cost_microusd
     return RecordRow(
         record_id=prompt.record_id,
         run_id=asker.facts.run_id,
@@ -273,27 +309,27 @@ def _row(asker: Asker, prompt: Prompt, first: _Got, got: _Got) -> RecordRow:
         item_id=prompt.item.item_id,
         request_key=got.request.key,
         first_key=first.request.key,
-        from_cache=not got.bought and _of_another_run(asker, got.answer),
+        from_cache=_of_another_run(asker, got),
         item=item,
     )
 
 
-def _of_another_run(asker: Asker, answer: Answer) -> bool:
+def _of_another_run(asker: Asker, got: _Got) -> bool:
+    if got.bought:
+        return False
     rows = asker.corpus.journal.query(
-        "select c.run_id from answers a join calls c using (call_id) where a.request_key = ?", (answer.request_key,)
+        "select c.run_id from answers a join calls c using (call_id) where a.request_key = ?", (got.request.key,)
     )
     return bool(rows) and rows[0][0] != asker.facts.run_id
 
 
-async def _obtain(asker: Asker, prompt: Prompt, request: Request, finish: Finish) -> _Got:
-    """The answer to a request: known, under way for somebody else, or bought now."""
+async def _obtain(asker: Asker, prompt: Prompt, request: Request, finish: Finish) -> tuple[_Got, RecordRow | None]:
+    """The answer to a request (known, under way for somebody else, or bought now) and the record it completes."""
     flights = asker.corpus.flights
     while True:
         answer = find_answer(asker.corpus.journal.reader, request.key)
         if answer is not None:
-            return _Got(
-                request=request, answer=answer, completion=asker.teacher.read(request, reply_of(answer)), bought=False
-            )
+            return await _known(asker, request, answer, finish)
         flight = flights.get(request.key)
         if flight is None:
             break
@@ -306,10 +342,22 @@ async def _obtain(asker: Asker, prompt: Prompt, request: Request, finish: Finish
         flight.set_result(None)
 
 
-async def _buy(asker: Asker, prompt: Prompt, request: Request, finish: Finish) -> _Got:
+async def _known(asker: Asker, request: Request, answer: Answer, finish: Finish) -> tuple[_Got, RecordRow | None]:
+    completion = asker.teacher.read(request, reply_of(answer))
+    reading = read_labels(asker.facts, completion)
+    got = _Got(request=request, answer=answer, completion=completion, reading=reading, bought=False)
+    row = finish(got)
+    if row is not None:
+        await asker.corpus.journal.run(lambda transaction: store_record(transaction, row))
+    return got, row
+
+
+async def _buy(asker: Asker, prompt: Prompt, request: Request, finish: Finish) -> tuple[_Got, RecordRow | None]:
     retrying = AsyncRetrying(
         stop=_Stop(attempts=asker.attempts),
-        retry=retry_if_exception(lambda error: isinstance(error, TeacherError) and error.transient),
+        retry=retry_if_exception(
+            lambda error: isinstance(error, TeacherError) and error.transient and not asker.hold.ended
+        ),
         wait=_wait,
         sleep=asker.sleep,
         reraise=True,
@@ -332,7 +380,7 @@ class _Stop:
         return self.failures >= self.attempts or state.attempt_number >= MOST_TRIES
 
 
-_backoff = wait_exponential_jitter(initial=0.5, max=8.0, jitter=0.5)
+_backoff = wait_exponential_jitter(multiplier=0.5, max=8.0, jitter=0.5)
 
 
 def _error(state: RetryCallState) -> BaseException | None:
@@ -345,25 +393,16 @@ def _wait(state: RetryCallState) -> float:
     return 0.0 if held_back else _backoff(state)  # the pacer holds everybody back for what was asked
 
 
-async def _try(asker: Asker, prompt: Prompt, request: Request, finish: Finish, attempt: int) -> _Got:
+async def _try(
+    asker: Asker, prompt: Prompt, request: Request, finish: Finish, attempt: int
+) -> tuple[_Got, RecordRow | None]:
     """One try, reserved for itself."""
+    if asker.hold.ended:
+        raise _Ended
     await asker.pacer.turn()
     reservation = await asker.ledger.reserve(_intent(asker, prompt, request, attempt))
-    asker.counts.in_flight += 1
-    try:
-        asker.counts.sent += 1
-        reply = await asker.teacher.ask(request, timeout_s=asker.timeout_s)
-        completion = asker.teacher.read(request, reply)
-    except TeacherError as error:
-        await _close_failed(asker, reservation, error)
-        raise
-    except BaseException as error:
-        reason = f"{type(error).__name__} while asking"
-        asker.corpus.journal.submit(lambda transaction: asker.ledger.unknown(transaction, reservation, reason))
-        raise
-    finally:
-        asker.counts.in_flight -= 1
-    return await _keep(asker, reservation, request, reply, completion, finish)
+    with asker.hold():
+        return await _ask(asker, reservation, request, finish)
 
 
 def _intent(asker: Asker, prompt: Prompt, request: Request, attempt: int) -> Intent:
@@ -380,6 +419,28 @@ def _intent(asker: Asker, prompt: Prompt, request: Request, attempt: int) -> Int
     )
 
 
+async def _ask(
+    asker: Asker, reservation: Reservation, request: Request, finish: Finish
+) -> tuple[_Got, RecordRow | None]:
+    asker.counts.in_flight += 1
+    asker.counts.sent += 1
+    try:
+        reply = await asker.teacher.ask(request, timeout_s=asker.timeout_s)
+        got = _read(asker, request, reply)
+        row = finish(got)
+    except TeacherError as error:
+        await _close_failed(asker, reservation, error)
+        raise
+    except BaseException as error:
+        reason = f"{type(error).__name__} while asking"
+        await asker.corpus.journal.run(lambda transaction: asker.ledger.unknown(transaction, reservation, reason))
+        raise
+    finally:
+        asker.counts.in_flight -= 1
+    await _keep(asker, reservation, got, row)
+    return got, row
+
+
 async def _close_failed(asker: Asker, reservation: Reservation, error: TeacherError) -> None:
     if error.retry_after_s is not None:
         asker.pacer.pause(error.retry_after_s)
@@ -387,16 +448,13 @@ async def _close_failed(asker: Asker, reservation: Reservation, error: TeacherEr
     asker.ledger.freed()
 
 
-async def _keep(
-    asker: Asker, reservation: Reservation, request: Request, reply: Reply, completion: Completion, finish: Finish
-) -> _Got:
-    """Settle and store in one transaction: paid for and kept, or neither."""
-    used = asker.rate.used(completion.usage)
+def _read(asker: Asker, request: Request, reply: Reply) -> _Got:
+    completion = asker.teacher.read(request, reply)
     answer = Answer(
         request_key=request.key,
         card_id=asker.card.card_id,
         usage=completion.usage,
-        cost_microusd=used.microusd,
+        cost_microusd=asker.rate.used(completion.usage).microusd,
         price_version=asker.rate.version,
         provider_request_id=completion.provider_request_id or reply.request_id,
         sent_us=microseconds(reply.sent_time),
@@ -404,12 +462,17 @@ async def _keep(
         compute_us=reply.compute_us,
         body=reply.body,
     )
-    got = _Got(request=request, answer=answer, completion=completion, bought=True)
-    row = finish(got)
+    reading = read_labels(asker.facts, completion)
+    return _Got(request=request, answer=answer, completion=completion, reading=reading, bought=True)
+
+
+async def _keep(asker: Asker, reservation: Reservation, got: _Got, row: RecordRow | None) -> None:
+    """Settle and store in one transaction: paid for and kept, or neither."""
+    used = asker.rate.used(got.completion.usage)
 
     def operation(transaction: Transaction) -> None:
         asker.ledger.settle(transaction, reservation, used)
-        store_answer(transaction, request, answer, reservation.call_id)
+        store_answer(transaction, got.request, got.answer, reservation.call_id)
         if row is not None:
             store_record(transaction, row)
 
@@ -417,10 +480,9 @@ async def _keep(
     asker.ledger.freed()
     if used.exceeds(reservation.worst):
         raise UsageOverrun(
-            f"{asker.card.teacher} reported {completion.usage.total_tokens} tokens where at most"
+            f"{asker.card.teacher} reported {got.completion.usage.total_tokens} tokens where at most"
             f" {reservation.worst.tokens} were possible; all are booked, and no more is asked of it"
         )
-    return got
 
 
 async def _drop(asker: Asker, prompt: Prompt, error: TeacherError) -> None:

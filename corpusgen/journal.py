@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -27,6 +27,8 @@ BATCH = 4096
 BUSY_MS = 60_000
 WAL_BUG_FIXED = (3, 51, 3)
 """Before this SQLite, several writing processes could lose committed transactions when the WAL was reset."""
+
+_PRAGMAS = ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "temp_store=memory")
 
 T = TypeVar("T")
 
@@ -112,9 +114,20 @@ Operation = Callable[[Transaction], T]
 @dataclass(kw_only=True)
 class _Job(Generic[T]):
     operation: Operation[T]
-    future: Future[T]
+    future: Future[T] | asyncio.Future[T]
+    loop: asyncio.AbstractEventLoop | None = None
+    """Where the future lives; None for one that any thread may wait for."""
     result: T | None = None
     error: BaseException | None = None
+
+    def deliver(self) -> None:
+        """Tell whoever still waits."""
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)  # type: ignore[arg-type] # an operation that ran has its result
 
 
 class Journal:
@@ -123,15 +136,22 @@ class Journal:
     def __init__(self, path: Path, *, clock_us: Callable[[], int]) -> None:
         self.path = path
         self.clock_us = clock_us
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
-        with storage_errors(path):
-            self._writer = _connect(path)
-            _migrate(self._writer, path, clock_us())
-            self.reader = _connect(path)
         self.owner_id = -1
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._closed = False
+        self._closing = threading.Lock()
+        self._opened: list[apsw.Connection] = []
+        self._of_thread = threading.local()
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
-        self._thread.start()
-        self.owner_id = self.run_now(_register_owner)
+        try:
+            with storage_errors(path):
+                self._writer = self._connect()
+                _migrate(self._writer, path, clock_us())
+            self._thread.start()
+            self.owner_id = self.run_now(_register_owner)
+        except BaseException:
+            self.close()
+            raise
 
     async def run(self, operation: Operation[T]) -> T:
         """Apply an operation durably and give back its result.
@@ -139,67 +159,102 @@ class Journal:
         The operation runs in the writer thread. If it raises a CorpusgenError it must not have written anything; its
         neighbours in the same transaction are kept. A caller that is cancelled leaves the operation to complete.
         """
-        return await asyncio.shield(asyncio.wrap_future(self.submit(operation)))
+        return await self.start(operation)
+
+    def start(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """As ``run``, for a caller that waits later."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._put(_Job(operation=operation, future=future, loop=loop))
+        return future
 
     def run_now(self, operation: Operation[T]) -> T:
         """As ``run``, for code outside an event loop."""
-        return self.submit(operation).result()
-
-    def submit(self, operation: Operation[T]) -> Future[T]:
-        """Hand an operation to the writer thread."""
-        if not self._thread.is_alive():
-            raise StoreError(f"{self.path}: the journal is closed")
-        job = _Job(operation=operation, future=Future[T]())
-        self._jobs.put(job)
-        return job.future
+        future = Future[T]()
+        self._put(_Job(operation=operation, future=future))
+        return future.result()
 
     def close(self) -> None:
         """Commit what waits and let go of the file."""
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
         if self._thread.is_alive():
-            self._jobs.put(None)
             self._thread.join()
-        self.reader.close()
-        self._writer.close()
+        while self._opened:
+            self._opened.pop().close()
+
+    @property
+    def reader(self) -> apsw.Connection:
+        """A connection of the calling thread, for reading; each statement sees the last commit."""
+        found: apsw.Connection | None = getattr(self._of_thread, "reader", None)
+        if found is None:
+            with storage_errors(self.path):
+                found = self._of_thread.reader = self._connect()
+        return found
 
     def query(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a reading statement, as of the last commit."""
         with storage_errors(self.path):
             return list(self.reader.execute(sql, values))
 
-    @contextmanager
-    def another_reader(self) -> Iterator[apsw.Connection]:
-        """A connection of one's own, for reading in another thread."""
-        with storage_errors(self.path):
-            connection = _connect(self.path)
-            try:
-                yield connection
-            finally:
-                connection.close()
+    def _connect(self) -> apsw.Connection:
+        # In one step with the flag, so that no connection is opened behind the back of ``close``.
+        with self._closing:
+            self._refuse_closed()
+            connection = apsw.Connection(str(self.path))
+            self._opened.append(connection)
+        connection.set_busy_timeout(BUSY_MS)
+        for pragma in _PRAGMAS:
+            connection.execute(f"pragma {pragma}")
+        return connection
+
+    def _put(self, job: _Job[Any]) -> None:
+        with self._closing:
+            self._refuse_closed()
+            self._jobs.put(job)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise StoreError(f"{self.path}: the journal is closed; open the corpus again")
 
     # --- the writer thread -------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while (first := self._jobs.get()) is not None:
-            batch, last = [first], False
-            while len(batch) < BATCH and not last:
-                try:
-                    job = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-                last = job is None
-                if job is not None:
-                    batch.append(job)
+        while batch := self._next_batch():
             self._commit(batch)
             _deliver(batch)
-            if last:
-                return
+
+    def _next_batch(self) -> list[_Job[Any]]:
+        """Everything that waits, or nothing when the journal is closed."""
+        batch: list[_Job[Any]] = []
+        job = self._jobs.get()
+        while job is not None:
+            batch.append(job)
+            if len(batch) == BATCH:
+                return batch
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return batch
+        if batch:
+            self._jobs.put(None)  # met again after this batch
+        return batch
 
     def _commit(self, batch: list[_Job[Any]]) -> None:
         try:
+            self._writer.execute("begin immediate")
+        except apsw.Error as error:
+            _fail(batch, _foreign(error, self.path))
+            return
+        try:
             self._apply(batch)
         except BaseException as error:  # noqa: BLE001 - one job's failure must not lose its neighbours
+            if self._writer.in_transaction:
+                self._writer.execute("rollback")
             if len(batch) == 1:
-                batch[0].error = _foreign(error, self.path)
+                _fail(batch, _foreign(error, self.path))
                 return
             for job in batch:
                 job.error = None
@@ -207,17 +262,11 @@ class Journal:
 
     def _apply(self, batch: list[_Job[Any]]) -> None:
         transaction = Transaction(connection=self._writer, now_us=self.clock_us())
-        self._writer.execute("begin immediate")
-        try:
-            for job in batch:
-                self._apply_one(job, transaction)
-            for act in transaction.before_commit:
-                act()
-            self._writer.execute("commit")
-        except BaseException:
-            if self._writer.in_transaction:
-                self._writer.execute("rollback")
-            raise
+        for job in batch:
+            self._apply_one(job, transaction)
+        for act in transaction.before_commit:
+            act()
+        self._writer.execute("commit")
 
     def _apply_one(self, job: _Job[Any], transaction: Transaction) -> None:
         before = self._writer.total_changes()
@@ -229,39 +278,62 @@ class Journal:
             job.error = error
 
 
-def _deliver(batch: list[_Job[Any]]) -> None:
+def _fail(batch: list[_Job[Any]], error: BaseException) -> None:
     for job in batch:
-        if not job.future.set_running_or_notify_cancel():
-            continue
-        if job.error is not None:
-            job.future.set_exception(job.error)
+        job.error = error
+
+
+def _deliver(batch: list[_Job[Any]]) -> None:
+    """Hand out the outcomes, waking each event loop once."""
+    of_loop: dict[asyncio.AbstractEventLoop | None, list[_Job[Any]]] = {}
+    for job in batch:
+        of_loop.setdefault(job.loop, []).append(job)
+    for loop, jobs in of_loop.items():
+        if loop is None:
+            _deliver_here(jobs)
         else:
-            job.future.set_result(job.result)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_deliver_here, jobs)
 
 
-def _connect(path: Path) -> apsw.Connection:
-    connection = apsw.Connection(str(path))
-    connection.set_busy_timeout(BUSY_MS)
-    for pragma in ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "temp_store=memory"):
-        connection.execute(f"pragma {pragma}")
-    return connection
+def _deliver_here(jobs: list[_Job[Any]]) -> None:
+    for job in jobs:
+        job.deliver()
 
 
 def _migrate(connection: apsw.Connection, path: Path, now_us: int) -> None:
     version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
     if version < WAL_BUG_FIXED:
         raise StoreError(f"SQLite {apsw.sqlite_lib_version()} can lose commits of several processes; upgrade apsw")
-    with connection:
-        found = int(connection.execute("pragma user_version").get or 0)
-        if found > JOURNAL_VERSION:
-            raise CorpusTooNew(
-                f"{path}: written by a newer corpusgen (journal version {found}, this one knows {JOURNAL_VERSION}); "
-                "upgrade corpusgen or name another folder with --corpus"
-            )
-        if found == 0:
-            connection.execute(_SCHEMA)
-            connection.execute(f"pragma user_version={JOURNAL_VERSION}")
-            connection.execute("insert into meta values('created_us', ?)", (str(now_us),))
+    if _version(connection, path) == JOURNAL_VERSION:
+        return
+    connection.execute("begin immediate")  # of several processes that start at once, one makes the tables
+    try:
+        if _version(connection, path) == 0:
+            _create(connection, path, now_us)
+        connection.execute("commit")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("rollback")
+        raise
+
+
+def _version(connection: apsw.Connection, path: Path) -> int:
+    found = int(connection.pragma("user_version") or 0)
+    if found > JOURNAL_VERSION:
+        raise CorpusTooNew(
+            f"{path}: written by a newer corpusgen (journal version {found}, this one knows {JOURNAL_VERSION}); "
+            "upgrade corpusgen or name another folder with --corpus"
+        )
+    return found
+
+
+def _create(connection: apsw.Connection, path: Path, now_us: int) -> None:
+    if connection.execute("select count(*) from sqlite_schema").get:
+        raise CorpusDamaged(f"{path}: is somebody else's database; move it away or name another folder with --corpus")
+    connection.execute(_SCHEMA)
+    connection.execute(f"pragma user_version={JOURNAL_VERSION}")
+    connection.execute("insert into meta values('created_us', ?)", (str(now_us),))
 
 
 @contextmanager
@@ -270,7 +342,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (apsw.Error, OSError) as error:
-        raise _foreign(error, path) from error
+        mapped = _foreign(error, path)
+        if mapped is error:
+            raise
+        raise mapped from error
 
 
 def _foreign(error: BaseException, path: Path) -> BaseException:

@@ -16,15 +16,17 @@ from corpusgen.prompting.prompts import prompts
 from corpusgen.records import Json, Record
 from corpusgen.spec import Unit
 from corpusgen.stages.asking import Asked, Texts, Watch, ask_for_labels, ask_for_texts, no_watch, unique_pool
+from corpusgen.stages.cataloguing import refresh_catalog
 from corpusgen.stages.committing import commit_records
-from corpusgen.stages.evaluating import Evaluated, evaluate
+from corpusgen.stages.evaluating import Evaluated, evaluate, yardstick_for, yardstick_of
 from corpusgen.stages.opening import Run, end_run, open_run
 from corpusgen.stages.planning import Plan, plan
-from corpusgen.stages.reporting import Outcome, summary, write_report
+from corpusgen.stages.reporting import Outcome, quality, summary, write_report
 from corpusgen.stages.sealing import Sealed, seal
 from corpusgen.stages.selecting import Filters, Selection, select
 from corpusgen.stages.task import Task, load_task, request_for
 from corpusgen.stages.training import Trained, train
+from corpusgen.store.manifest import read_manifest
 
 
 @asynccontextmanager
@@ -105,7 +107,8 @@ async def distill(
             if job.asked is not None:
                 watch("train", None)
                 job.trained = await asyncio.to_thread(_train, job)
-                job.evaluated = await evaluate(run, job.asked, job.trained.student, watch)
+                yardstick = yardstick_of(run, job.asked)
+                job.evaluated = await evaluate(run, yardstick, job.trained.student, watch)
         except CorpusgenError:
             await end_run(run, "stopped")
             raise
@@ -113,6 +116,7 @@ async def distill(
             await commit_records(job.corpus, run.asker.teacher)
         await end_run(run, "complete")
         watch("report", None)
+        await asyncio.to_thread(refresh_catalog, job.corpus, read_manifest(job.corpus.folder))
         job.report = await asyncio.to_thread(write_report, job.outcome(), report)
         return summary(job.outcome()) | {"report": str(job.report)}
 
@@ -163,9 +167,31 @@ async def run_task(
         finally:
             await commit_records(corpus, run.asker.teacher)
         await end_run(run, "complete")
+        await asyncio.to_thread(refresh_catalog, corpus, read_manifest(corpus.folder))
         counts = run.asker.counts
         if counts.drops:
-            raise PartialFailure(
-                f"{counts.drops.total()} items have no answer: {dict(counts.drops)}; see corpusgen status, run again to retry"
-            )
+            missing = f"{counts.drops.total()} items have no answer: {dict(counts.drops)}"
+            raise PartialFailure(f"{missing}; corpusgen status says why, running again asks for them again")
         return {"run_id": run.run_id, "records": counts.done, "known": counts.known, "requests": counts.sent}
+
+
+async def evaluate_student(
+    task: Task,
+    corpus: Corpus,
+    trained: Trained,
+    *,
+    caps: Mapping[Unit, int] | None = None,
+    watch: Watch = no_watch,
+    opened: list[Run],
+) -> dict[str, Json]:
+    """A student against its teacher on gold, under the run's budget."""
+    async with open_run(task, corpus, caps=caps, on_failure="drop") as run:
+        opened.append(run)
+        try:
+            yardstick = await yardstick_for(run, trained.calibration, watch)
+            found = await evaluate(run, yardstick, trained.student, watch)
+        finally:
+            await commit_records(corpus, run.asker.teacher)
+        if found is None:
+            raise task.located.error("the spec names no gold file to evaluate on", "seeds")
+        return quality(found) | {"student": trained.student_id, "requests": run.asker.counts.sent}

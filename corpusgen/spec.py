@@ -7,6 +7,7 @@ booleans. Every problem of a file is reported at once, each with its line.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,45 +25,62 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 
+MOST = 10**15
+"""The largest amount of anything: a thousand million dollars, or 10**15 tokens."""
+
 Unit = Literal["microusd", "tokens", "requests"]
+Place = tuple[str | int, ...]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class Misplaced(ValueError):
+    """Mistakes between fields, each with the path of the field it stands at."""
+
+    def __init__(self, *mistakes: tuple[Place, str]) -> None:
+        super().__init__("; ".join(message for _, message in mistakes))
+        self.mistakes = mistakes
+
+
 def microusd(value: Json) -> int:
     """Dollars as written by a person, as integer micro-dollars. Refuses fractions of a micro-dollar and negatives."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        raise ValueError(f"an amount of dollars is needed, found {value!r}")
-    amount = _decimal(value) * 1_000_000
-    if amount != amount.to_integral_value():
+    amount = _decimal(value, "an amount of dollars, such as 2.50")
+    if amount > MOST // 1_000_000:
+        raise ValueError(f"{value} dollars is more than can be counted; write {MOST // 1_000_000} or less")
+    if amount * 1_000_000 != (amount * 1_000_000).to_integral_value():
         raise ValueError(f"{value} has more than six decimals; the smallest amount is 0.000001")
-    return int(amount)
+    return int(amount * 1_000_000)
 
 
 def count(value: Json) -> int:
     """A whole, non-negative number; ``1e6`` is one."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"a whole number is needed, found {value!r}")
-    number = _decimal(value)
+    number = _decimal(value, "a whole number")
+    if number > MOST:
+        raise ValueError(f"{value} is more than can be counted; write {MOST} or less")
     if number != number.to_integral_value():
-        raise ValueError(f"{value!r} is not a whole number")
+        raise ValueError(f"must be a whole number, found {value!r}")
     return int(number)
 
 
-def _decimal(value: Json) -> Decimal:
+def _decimal(value: Json, wanted: str) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        raise ValueError(f"must be {wanted}, found {_shown(value)}")
     try:
         number = Decimal(str(value))
     except ArithmeticError as error:
-        raise ValueError(f"{value!r} is not a number") from error
+        raise ValueError(f"must be {wanted}, found {value!r}") from error
     if not number.is_finite() or number < 0:
-        raise ValueError(f"{value} must be a finite number, 0 or more")
+        raise ValueError(f"must be {wanted}, 0 or more, found {value}")
     return number
 
 
-MicroUsd = Annotated[int, BeforeValidator(microusd)]
-Count = Annotated[int, BeforeValidator(count)]
+_Written = float | Annotated[str, Field(pattern=r"^[0-9._eE+-]+$")]
+MicroUsd = Annotated[int, BeforeValidator(microusd, json_schema_input_type=_Written)]
+Count = Annotated[int, BeforeValidator(count, json_schema_input_type=_Written)]
+Several = Annotated[int, Field(ge=1), BeforeValidator(count, json_schema_input_type=_Written)]
+Seed = Annotated[int, Field(le=2**32 - 1), BeforeValidator(count, json_schema_input_type=_Written)]
 
 
 class Budget(_Part):
@@ -108,7 +126,7 @@ class Seeds(_Part):
     id: str = Field("id", description="Column with the item's lasting name")
     source: str = Field(description="Id of one of the sources")
     gold: str | None = Field(None, description="Column with the true answer; only in validation and gold")
-    limit: Count | None = None
+    limit: Several | None = Field(None, description="Only the first so many rows")
 
 
 class SeedFiles(_Part):
@@ -148,12 +166,22 @@ class TeacherSpec(_Part):
 
     @model_validator(mode="after")
     def _bounded(self) -> TeacherSpec:
-        limit = self.parameters.get("max_tokens")
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ValueError(f"parameters.max_tokens must be a whole number of 1 or more, found {limit!r}")
-        if self.free and self.price is not None:
-            raise ValueError("free: true and price exclude each other; remove one")
+        mistakes = list(self._mistakes())
+        if mistakes:
+            raise Misplaced(*mistakes)
         return self
+
+    def _mistakes(self) -> Iterator[tuple[Place, str]]:
+        limit = self.parameters.get("max_tokens")
+        if limit is None:
+            yield ("parameters",), "max_tokens is required: it bounds what an answer may cost"
+        elif type(limit) is not int or not 1 <= limit <= 10**9:
+            yield ("parameters", "max_tokens"), f"must be a whole number of 1 or more, found {_shown(limit)}"
+        if self.free and self.price is not None:
+            yield ("free",), "free: true and price exclude each other; remove one"
+        if self.key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_env):
+            # What stands there may be the key itself, so it is not repeated.
+            yield ("key_env",), "must be the name of an environment variable, such as MY_API_KEY, never the key itself"
 
 
 class Labels(_Part):
@@ -163,27 +191,34 @@ class Labels(_Part):
 
     @model_validator(mode="after")
     def _distinct(self) -> Labels:
-        first_words = [name.split()[0].casefold() if name.split() else "" for name in self.names]
-        for name, word in zip(self.names, first_words, strict=True):
-            if not word:
-                raise ValueError("a label must not be empty")
-            if first_words.count(word) > 1:
-                raise ValueError(
-                    f"label {name!r} begins like another one: labels are told apart by their first token; rename it"
-                )
+        mistakes = list(self._mistakes())
+        if mistakes:
+            raise Misplaced(*mistakes)
         return self
+
+    def _mistakes(self) -> Iterator[tuple[Place, str]]:
+        first: dict[str, str] = {}
+        for at, name in enumerate(self.names):
+            place: Place = ("names", at)
+            if not name.strip() or name != name.strip() or not name.isprintable():
+                yield place, f"label {name!r} must be printable text without space around it"
+                continue
+            other = first.setdefault(name.split()[0].casefold(), name)
+            if other is not name:
+                same = "stands twice" if other == name else f"begins with the same word as {other!r}"
+                yield place, f"label {name!r} {same}; labels are told apart by how they begin, so rename one"
 
 
 class Asking(_Part):
     """How many items to ask about and in which order."""
 
-    limit: Count = Field(1_500, description="Items of the pool to ask about")
+    limit: Several = Field(1_500, description="Items of the pool to ask about")
     order: Literal["file", "random", "margin"] = Field(
         "margin", description="margin: in rounds, what the student is least sure of; needs labels"
     )
-    first_round: Count = Field(400, description="Items in the first, random round; the calibration sample")
-    round: Annotated[int, Field(ge=1)] = Field(400, description="Items in each later round")
-    seed: Count = 1
+    first_round: Several = Field(400, description="Items in the first, random round; the calibration sample")
+    round: Several = Field(400, description="Items in each later round")
+    seed: Seed = 1
     samples: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Answers per item")
 
 
@@ -194,7 +229,7 @@ class StudentSpec(_Part):
     loss: Literal["auto", "hard", "soft", "both"] = Field(
         "auto", description="auto: chosen on teacher-labelled held-out items"
     )
-    seed: Count = 1
+    seed: Seed = 1
 
 
 class Aims(_Part):
@@ -229,16 +264,40 @@ class TaskSpec(_Part):
 
     @model_validator(mode="after")
     def _whole(self) -> TaskSpec:
-        known = {source.id for source in self.sources}
-        used = [self.seeds.train, self.seeds.validation, self.seeds.gold, self.examples]
-        for seeds in filter(None, used):
-            if seeds.source not in known:
-                raise ValueError(f"source {seeds.source!r} is not among sources: {', '.join(sorted(known))}")
-        if self.kind == "label" and self.labels is None:
-            raise ValueError("kind: label needs labels.names")
-        if self.kind == "response" and self.asking.order == "margin":
-            raise ValueError("asking.order: margin needs kind: label; write file or random")
+        mistakes = [*self._misnamed_sources(), *self._contradictions()]
+        if mistakes:
+            raise Misplaced(*mistakes)
         return self
+
+    def _misnamed_sources(self) -> Iterator[tuple[Place, str]]:
+        times = Counter(source.id for source in self.sources)
+        for at, source in enumerate(self.sources):
+            if times[source.id] > 1:
+                yield ("sources", at, "id"), f"{source.id!r} names {times[source.id]} sources; rename all but one"
+        places: dict[Place, Seeds | None] = {
+            ("seeds", "train"): self.seeds.train,
+            ("seeds", "validation"): self.seeds.validation,
+            ("seeds", "gold"): self.seeds.gold,
+            ("examples",): self.examples,
+        }
+        for place, seeds in places.items():
+            if seeds is not None and seeds.source not in times:
+                yield (*place, "source"), f"{seeds.source!r} is not among sources: {', '.join(sorted(times))}"
+
+    def _contradictions(self) -> Iterator[tuple[Place, str]]:
+        if self.kind == "label":
+            if self.labels is None:
+                yield ("kind",), "kind: label needs labels: {names: [...]}"
+            for split in ("validation", "gold"):
+                seeds: Seeds | None = getattr(self.seeds, split)
+                if seeds is not None and seeds.gold is None:
+                    yield ("seeds", split), "gold is required: the column with the true label"
+        else:
+            if self.labels is not None:
+                yield ("labels",), "labels are for kind: label; remove them, or write kind: label"
+            if self.asking.order == "margin":
+                place: Place = ("asking", "order") if "order" in self.asking.model_fields_set else ("asking",)
+                yield place, "order: margin is for kind: label; write order: file or order: random"
 
     @property
     def identity(self) -> str:
@@ -255,7 +314,7 @@ class Located:
 
     spec: TaskSpec
     file: Path
-    lines: dict[tuple[str | int, ...], int]
+    lines: dict[Place, int]
 
     def resolve(self, relative: str) -> Path:
         """A path in the spec, relative to the spec's folder."""
@@ -280,44 +339,84 @@ def load_spec(path: Path) -> Located:
     if not isinstance(value, dict):
         raise SpecError(Problem(file=path, line=1, field="", message="a task spec is a mapping of fields"))
     try:
-        return Located(spec=TaskSpec.model_validate_json(_as_json(value)), file=path, lines=lines)
+        # Strict models take tuples only from JSON; going through it keeps "3" from passing as 3 and lists as tuples.
+        return Located(spec=TaskSpec.model_validate_json(orjson.dumps(value)), file=path, lines=lines)
     except ValidationError as error:
-        raise SpecError(*_problems(path, lines, error)) from error
+        raise SpecError(*problems(path, lines, error, TaskSpec)) from error
 
 
-def _as_json(value: Json) -> bytes:
-    # Strict models take tuples only from JSON; going through it keeps "3" from passing as 3 and lists as tuples.
-    return orjson.dumps(value)
-
-
-def _problems(path: Path, lines: dict[tuple[str | int, ...], int], error: ValidationError) -> Iterator[Problem]:
+def problems(path: Path, lines: dict[Place, int], error: ValidationError, whole: type[BaseModel]) -> Iterator[Problem]:
+    """What pydantic found wrong in a file, in a person's words and each at its line."""
     for found in error.errors():
-        field = found["loc"]
-        message = found["msg"].removeprefix("Value error, ")
-        if found["type"] == "extra_forbidden":
-            message = f"no such field{_suggestion(str(field[-1]), field[:-1])}"
-        elif found["type"] == "missing":
-            message = "this field is required"
-        elif not isinstance(found["input"], dict | list):
-            message = f"{message}, found {found['input']!r}" if "found" not in message else message
-        yield _problem(path, _line(lines, field), field, message)
+        for place, message in _worded(found, whole):
+            yield _problem(path, _line(lines, place), place, message)
 
 
-def _problem(path: Path, line: int | None, field: tuple[str | int, ...], message: str) -> Problem:
+def _worded(found: Any, whole: type[BaseModel]) -> Iterator[tuple[Place, str]]:
+    place: Place = found["loc"]
+    cause = found.get("ctx", {}).get("error")
+    if isinstance(cause, Misplaced):
+        yield from ((place + deeper, message) for deeper, message in cause.mistakes)
+    elif cause is not None:
+        yield place, str(cause)
+    elif found["type"] == "extra_forbidden":
+        yield place, f"no such field{_suggestion(str(place[-1]), place[:-1], whole)}"
+    elif found["type"] == "missing":
+        yield place, "this field is required"
+    else:
+        yield place, f"{_wanted(found)}, found {_shown(found['input'])}"
+
+
+def _wanted(found: Any) -> str:
+    details = found.get("ctx", {})
+    words = {
+        "string_type": "must be text",
+        "bool_type": "must be true or false",
+        "int_type": "must be a whole number",
+        "int_from_float": "must be a whole number",
+        "float_type": "must be a number",
+        "tuple_type": "must be a list: [one, two]",
+        "dict_type": "must be fields: {name: value}",
+        "model_type": "must be fields: {name: value}",
+        "literal_error": f"must be one of {details.get('expected', '').replace(' or ', ', ')}",
+        "string_pattern_mismatch": f"must look like {details.get('pattern')}",
+        "too_short": f"needs at least {details.get('min_length')}",
+        "too_long": f"may have at most {details.get('max_length')}",
+        "greater_than": f"must be more than {details.get('gt')}",
+        "greater_than_equal": f"must be {details.get('ge')} or more",
+        "less_than_equal": f"must be {details.get('le')} or less",
+    }
+    text = words.get(found["type"], str(found["msg"]))
+    is_number = found["type"] == "string_type" and isinstance(found["input"], int | float)
+    return f"{text}, in quotes" if is_number else text
+
+
+def _shown(value: Json) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return "fields" if value else "no fields"
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _problem(path: Path, line: int | None, field: Place, message: str) -> Problem:
     return Problem(file=path, line=line, field=".".join(map(str, field)), message=message)
 
 
-def _line(lines: dict[tuple[str | int, ...], int], field: tuple[str | int, ...]) -> int | None:
+def _line(lines: dict[Place, int], field: Place) -> int | None:
     for end in range(len(field), -1, -1):
         if field[:end] in lines:
             return lines[field[:end]]
     return None
 
 
-def _suggestion(word: str, parent: tuple[str | int, ...]) -> str:
+def _suggestion(word: str, parent: Place, whole: type[BaseModel]) -> str:
     from difflib import get_close_matches
 
-    part: Any = TaskSpec
+    part: Any = whole
     for step in parent:
         if isinstance(step, str) and _is_part(part) and step in part.model_fields:
             part = _part_of(part.model_fields[step].annotation)
@@ -341,8 +440,10 @@ def _is_part(part: Any) -> bool:
 
 # --- YAML ------------------------------------------------------------------------------------------------------------
 
-_FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.\d*|\.\d+|\d[\d_]*)([eE][-+]?\d+)?$")
+_FLOAT = re.compile(r"^[-+]?(?:(?:0|[1-9][\d_]*)\.\d*|\.\d+|(?:0|[1-9][\d_]*)(?=[eE]))(?:[eE][-+]?\d+)?$")
 
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml reads the terms registry 20 times faster
 
@@ -368,71 +469,101 @@ def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
-def read_yaml(path: Path) -> tuple[Json, dict[tuple[str | int, ...], int]]:
+def read_yaml(path: Path) -> tuple[Json, dict[Place, int]]:
     """The value in a YAML file and the line of every field. Raises SpecError for anything unsafe or ambiguous."""
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise SpecError(Problem(file=path, line=None, field="", message=f"cannot be read: {error.strerror}")) from error
     if len(raw) > MAX_BYTES:
-        raise SpecError(Problem(file=path, line=None, field="", message=f"larger than {MAX_BYTES} bytes"))
+        raise SpecError(
+            Problem(
+                file=path, line=None, field="", message=f"is larger than {MAX_BYTES:,} bytes; is it the right file?"
+            )
+        )
     return parse_yaml(path, raw)
 
 
-def parse_yaml(path: Path, raw: bytes, *, first_line: int = 1) -> tuple[Json, dict[tuple[str | int, ...], int]]:
+def parse_yaml(path: Path, raw: bytes, *, first_line: int = 1) -> tuple[Json, dict[Place, int]]:
     """As read_yaml, for text that is part of a file; ``first_line`` is where the part begins."""
     try:
-        loader = _Loader(raw.decode())
-        _refuse_aliases(path, raw.decode(), first_line)
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _refused(
+            path, raw.count(b"\n", 0, error.start) + first_line, "is not UTF-8 text; save it as UTF-8"
+        ) from error
+    try:
+        _refuse_oddities(path, text, first_line)
+        loader = _Loader(text)
         node = loader.get_single_node()
+        lines: dict[Place, int] = {}
         if node is None:
-            return None, {}
-        lines: dict[tuple[str | int, ...], int] = {}
+            return None, lines
         _check(path, node, (), lines, first_line)
         return loader.construct_document(node), lines
-    except UnicodeDecodeError as error:
-        raise SpecError(Problem(file=path, line=None, field="", message="is not UTF-8 text")) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + first_line if error.problem_mark else None
-        raise SpecError(Problem(file=path, line=line, field="", message=f"not YAML: {error.problem}")) from error
-    except RecursionError as error:
-        raise SpecError(Problem(file=path, line=None, field="", message="nested too deeply")) from error
+        raise _refused(path, line, f"is not YAML: {error.problem}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + first_line
+        raise _refused(path, line, "holds a control character, which YAML does not allow") from error
 
 
-def _refuse_aliases(path: Path, text: str, first_line: int) -> None:
+def _refused(path: Path, line: int | None, message: str) -> SpecError:
+    return SpecError(Problem(file=path, line=line, field="", message=message))
+
+
+def _refuse_oddities(path: Path, text: str, first_line: int) -> None:
+    depth = 0
     for event in yaml.parse(text, Loader=_Safe):
         line = (event.start_mark.line if event.start_mark else 0) + first_line
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:  # seen here, before anything walks the nesting by recursion
+            raise _refused(path, line, f"nested deeper than {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise SpecError(Problem(file=path, line=line, field="", message="anchors and aliases are not allowed"))
+            raise _refused(
+                path, line, "anchors (&) and aliases (*) are not allowed; write it out, or quote it if it is text"
+            )
         if tag := getattr(event, "tag", None):
-            raise SpecError(Problem(file=path, line=line, field="", message=f"tags are not allowed: {tag}"))
+            raise _refused(path, line, f"tags are not allowed, found {tag!r}; quote text that begins with !")
 
 
-def _check(
-    path: Path, node: yaml.Node, field: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], first_line: int
-) -> None:
+def _check(path: Path, node: yaml.Node, field: Place, lines: dict[Place, int], first_line: int) -> None:
     line = node.start_mark.line + first_line
     lines.setdefault(field, line)
-    if len(field) > MAX_DEPTH:
-        raise SpecError(Problem(file=path, line=line, field="", message=f"nested deeper than {MAX_DEPTH}"))
     if isinstance(node, yaml.MappingNode):
         _check_mapping(path, node, field, lines, first_line)
     elif isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             _check(path, child, (*field, index), lines, first_line)
+    elif node.tag in _NUMBERS:
+        _check_number(path, node, field, line)
+
+
+def _check_number(path: Path, node: yaml.Node, field: Place, line: int) -> None:
+    # JSON has no infinity and 64 bits for whole numbers; past that a cap would turn into no cap.
+    if abs(float(str(node.value).replace("_", ""))) >= 2**63:
+        raise SpecError(_problem(path, line, field, f"{_shown(node.value)} is too large a number"))
+
+
+def _quoting(key: yaml.Node) -> str:
+    return ", in quotes if it is meant" if isinstance(key, yaml.ScalarNode) else ""
 
 
 def _check_mapping(
     path: Path,
     node: yaml.MappingNode,
-    field: tuple[str | int, ...],
-    lines: dict[tuple[str | int, ...], int],
+    field: Place,
+    lines: dict[Place, int],
     first_line: int,
 ) -> None:
     seen: dict[str, int] = {}
     for key, child in node.value:
         line = key.start_mark.line + first_line
         name = str(key.value)
+        if key.tag != "tag:yaml.org,2002:str":
+            message = f"{_shown(key.value)} cannot name a field; a name is text" + _quoting(key)
+            raise SpecError(_problem(path, line, field, message))
         if name in seen:
             message = f"stands twice, first on line {seen[name]}; remove one"
             raise SpecError(_problem(path, line, (*field, name), message))

@@ -139,7 +139,7 @@ def test_usage_that_counts_nothing_is_refused(number: Any) -> None:
 @pytest.mark.parametrize("details", [{"cached_tokens": 4}, {"cached_tokens": -1}, "none"])
 def test_usage_that_contradicts_itself_is_refused(details: Any) -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": details}
-    with pytest.raises(InvalidAnswer, match="usage|details"):
+    with pytest.raises(InvalidAnswer, match=r"usage|details"):
         completion(reply(usage=usage))
 
 

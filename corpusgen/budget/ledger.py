@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from corpusgen.errors import BudgetExhausted, CorpusgenError, TeacherError
+from corpusgen.errors import BudgetExhausted, CorpusgenError, NotSent, TeacherError
 from corpusgen.journal import Journal, Operation, Transaction, owner_alive
 from corpusgen.spec import Unit
 
@@ -91,11 +92,18 @@ class _MustWait(CorpusgenError):
 class _Account:
     """One scope and unit inside a transaction."""
 
-    settled: int
-    promised: int
-    unconfirmed: int
-    cap: int | None
-    origin: str
+    settled: int = 0
+    promised: int = 0
+    unconfirmed: int = 0
+    cap: int | None = None
+    origin: str = ""
+    changed: bool = False
+
+    def add(self, *, settled: int = 0, promised: int = 0, unconfirmed: int = 0) -> None:
+        self.settled += settled
+        self.promised += promised
+        self.unconfirmed += unconfirmed
+        self.changed = self.changed or bool(settled or promised or unconfirmed)
 
 
 @dataclass(kw_only=True)
@@ -103,27 +111,40 @@ class _Book:
     """The balances a transaction has touched; written back once, before the commit."""
 
     transaction: Transaction
-    accounts: dict[tuple[str, Unit], _Account] = field(default_factory=dict)
+    scopes: dict[str, dict[Unit, _Account]] = field(default_factory=dict)
 
-    def account(self, scope: str, unit: Unit) -> _Account:
-        found = self.accounts.get((scope, unit))
+    def accounts(self, scope: str) -> dict[Unit, _Account]:
+        found = self.scopes.get(scope)
         if found is None:
-            found = self.accounts[scope, unit] = self._load(scope, unit)
+            found = self.scopes[scope] = {unit: _Account() for unit in UNITS}
+            rows = self.transaction.execute(
+                "select unit, settled, promised, unconfirmed from balances where scope = ?", (scope,)
+            )
+            for unit, settled, promised, unconfirmed in rows:
+                found[unit].settled, found[unit].promised, found[unit].unconfirmed = settled, promised, unconfirmed
+            self.load_caps(scope)
         return found
 
-    def _load(self, scope: str, unit: Unit) -> _Account:
-        row = self.transaction.execute(
-            "select settled, promised, unconfirmed from balances where scope = ? and unit = ?", (scope, unit)
-        ).fetchone() or (0, 0, 0)
-        cap = self.transaction.execute("select cap, origin from caps where scope = ? and unit = ?", (scope, unit))
-        limit, origin = cap.fetchone() or (None, "")
-        return _Account(settled=row[0], promised=row[1], unconfirmed=row[2], cap=limit, origin=origin)
+    def load_caps(self, scope: str) -> None:
+        accounts = self.scopes.get(scope, {})
+        for account in accounts.values():
+            account.cap = None
+        for unit, cap, origin in self.transaction.execute(
+            "select unit, cap, origin from caps where scope = ?", (scope,)
+        ):
+            if unit in accounts:
+                accounts[unit].cap, accounts[unit].origin = cap, origin
 
     def write(self) -> None:
         self.transaction.connection.executemany(
             "insert into balances values(?, ?, ?, ?, ?) on conflict do update set"
             " settled = excluded.settled, promised = excluded.promised, unconfirmed = excluded.unconfirmed",
-            [(scope, unit, a.settled, a.promised, a.unconfirmed) for (scope, unit), a in self.accounts.items()],
+            [
+                (scope, unit, account.settled, account.promised, account.unconfirmed)
+                for scope, accounts in self.scopes.items()
+                for unit, account in accounts.items()
+                if account.changed
+            ],
         )
 
 
@@ -142,38 +163,45 @@ class Ledger:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._freed = asyncio.Event()
+        self._line = asyncio.Lock()
 
     async def reserve(self, intent: Intent) -> Reservation:
         """A committed promise of the worst case.
 
-        Waits while calls under way could still free enough. Raises BudgetExhausted when settled, unconfirmed and the
-        needed amount together exceed a cap.
+        Waits while calls under way could still free enough, first come, first served. Raises BudgetExhausted when
+        settled, unconfirmed and the needed amount together exceed a cap.
         """
+        if not self._line.locked():
+            with suppress(_MustWait):
+                return await self._ask_once(intent)
+        async with self._line:  # only the first of those who wait asks again and again
+            return await self._ask_until_free(intent)
+
+    async def _ask_until_free(self, intent: Intent) -> Reservation:
         while True:
-            self._freed.clear()
-            pending = self._journal.submit(_reserve(intent, self._journal))
+            freed = self._freed
             try:
-                return await asyncio.shield(asyncio.wrap_future(pending))
+                return await self._ask_once(intent)
             except _MustWait:
-                await self._until_freed()
-            except asyncio.CancelledError:
-                pending.add_done_callback(lambda done: self._give_back(done.exception() or done.result()))
-                raise
+                await _until(freed)
 
-    async def _until_freed(self) -> None:
+    async def _ask_once(self, intent: Intent) -> Reservation:
+        pending = self._journal.start(_reserve(intent, self._journal))
         try:
-            async with asyncio.timeout(POLL_S):
-                await self._freed.wait()
-        except TimeoutError:
-            return
+            return await asyncio.shield(pending)
+        except asyncio.CancelledError:
+            await self._give_back(pending)
+            raise
 
-    def _give_back(self, outcome: Reservation | BaseException) -> None:
-        if isinstance(outcome, Reservation):
-            self._journal.submit(lambda transaction: self.release(transaction, outcome, "cancelled before sending"))
+    async def _give_back(self, pending: asyncio.Future[Reservation]) -> None:
+        with suppress(CorpusgenError):  # refused: there is nothing to give back
+            promised = await pending
+            await self._journal.run(lambda transaction: self.release(transaction, promised, "cancelled before sending"))
 
     def freed(self) -> None:
-        """Wake reservations that wait; call after a promise was closed."""
+        """Wake the reservation that waits; call after a promise was closed."""
         self._freed.set()
+        self._freed = asyncio.Event()  # a new one, so that nobody's wake-up is cleared by somebody else
 
     def settle(self, transaction: Transaction, reservation: Reservation, used: Amounts) -> None:
         """Book what the answer says was used, in full even above the reservation (then the state is ``overrun``)."""
@@ -181,7 +209,7 @@ class Ledger:
         _close(transaction, reservation, state=state, settled=used)
 
     def release(self, transaction: Transaction, reservation: Reservation, reason: str) -> None:
-        """Free a promise of which it is known that nothing is owed; the request still counts as sent or not by it."""
+        """Free a promise of which it is known that nothing is owed."""
         _close(transaction, reservation, state="released", error=reason)
 
     def unknown(self, transaction: Transaction, reservation: Reservation, reason: str) -> None:
@@ -190,15 +218,29 @@ class Ledger:
 
     def failed(self, transaction: Transaction, reservation: Reservation, error: TeacherError) -> None:
         """Close a promise after a failed try, by what the failure says about the bill."""
+        reason = f"{type(error).__name__}: {error}"
         if error.billable:
-            self.unknown(transaction, reservation, f"{type(error).__name__}: {error}")
-        else:
-            self.release(transaction, reservation, f"{type(error).__name__}: {error}")
+            self.unknown(transaction, reservation, reason)
+        elif isinstance(error, NotSent):
+            self.release(transaction, reservation, reason)
+        else:  # refused: it costs nothing, but a request was sent
+            sent = Amounts(requests=reservation.worst.requests)
+            _close(transaction, reservation, state="released", settled=sent, error=reason)
 
     async def set_caps(self, caps: Iterable[Cap]) -> None:
         """Put caps in force; an existing one of the same scope and unit is replaced."""
         rows = [(cap.scope, cap.unit, cap.cap, cap.origin) for cap in caps]
         await self._journal.run(lambda transaction: _set_caps(transaction, rows))
+
+    async def replace_caps(self, scope: str, caps: Iterable[Cap]) -> None:
+        """Let exactly these caps bind a scope, without a moment in which none does."""
+        rows = [(scope, cap.unit, cap.cap, cap.origin) for cap in caps]
+
+        def operation(transaction: Transaction) -> None:
+            _drop_caps(transaction, [(scope, unit) for unit in UNITS])
+            _set_caps(transaction, rows)
+
+        await self._journal.run(operation)
 
     async def drop_caps(self, scope: str, keep: Iterable[Unit]) -> None:
         """Remove a scope's caps but for the units in ``keep``."""
@@ -209,6 +251,12 @@ class Ledger:
     async def recover(self) -> int:
         """Book the calls of dead processes as unknown; gives back how many there were."""
         return await self._journal.run(recover_dead_owners)
+
+
+async def _until(freed: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(POLL_S):
+            await freed.wait()
 
 
 def balances(journal: Journal, scopes: Iterable[str] | None = None) -> list[Balance]:
@@ -230,34 +278,34 @@ def balances(journal: Journal, scopes: Iterable[str] | None = None) -> list[Bala
 def _reserve(intent: Intent, journal: Journal) -> Operation[Reservation]:
     def operation(transaction: Transaction) -> Reservation:
         book = _book(transaction)
-        touched = [
-            (book.account(scope, unit), scope, unit, need)
-            for scope in intent.scopes
-            for unit in UNITS
-            if (need := intent.worst.of(unit))
-        ]
-        for account, scope, unit, need in touched:
-            _check(account, scope, unit, need)
-        for account, _, _, need in touched:
-            account.promised += need
+        _check(book, intent)
+        for scope in intent.scopes:
+            for unit, account in book.accounts(scope).items():
+                account.add(promised=intent.worst.of(unit))
         return _insert(transaction, intent, journal.owner_id)
 
     return operation
 
 
-def _check(account: _Account, scope: str, unit: Unit, need: int) -> None:
-    if account.cap is None:
-        return
-    if account.settled + account.unconfirmed + need > account.cap:
-        _refuse(account, scope, unit, need)
-    if account.settled + account.unconfirmed + account.promised + need > account.cap:
-        raise _MustWait(scope)
+def _check(book: _Book, intent: Intent) -> None:
+    must_wait = False
+    for scope in intent.scopes:
+        for unit, account in book.accounts(scope).items():
+            if account.cap is None:
+                continue
+            need, used = intent.worst.of(unit), account.settled + account.unconfirmed
+            # A cap of 0 sends nothing at all, not even what costs nothing.
+            if used + need > account.cap or account.cap == 0:
+                _refuse(account, account.cap, scope, unit, need)
+            must_wait = must_wait or used + account.promised + need > account.cap
+    if must_wait:
+        raise _MustWait
 
 
-def _refuse(account: _Account, scope: str, unit: Unit, need: int) -> NoReturn:
+def _refuse(account: _Account, cap: int, scope: str, unit: Unit, need: int) -> NoReturn:
     show = money if unit == "microusd" else str
     raise BudgetExhausted(
-        f"{account.origin}: the cap of {show(account.cap or 0)} {unit_name(unit)} for {scope} is used up:"
+        f"{account.origin}: the cap of {show(cap)} {unit_name(unit)} for {scope} is used up:"
         f" {show(account.settled)} settled, {show(account.unconfirmed)} unconfirmed,"
         f" the next call may need {show(need)}."
         f" Everything paid for is kept; raise the cap and run again to go on."
@@ -324,11 +372,10 @@ def _close(
         return  # closed already: booked once, whoever comes second
     book = _book(transaction)
     for scope in reservation.scopes:
-        for unit in UNITS:
-            account = book.account(scope, unit)
-            account.promised -= reservation.worst.of(unit)
-            account.settled += settled.of(unit)
-            account.unconfirmed += unconfirmed.of(unit)
+        for unit, account in book.accounts(scope).items():
+            account.add(
+                promised=-reservation.worst.of(unit), settled=settled.of(unit), unconfirmed=unconfirmed.of(unit)
+            )
 
 
 def _set_caps(transaction: Transaction, rows: list[tuple[str, Unit, int, str]]) -> None:
@@ -337,18 +384,17 @@ def _set_caps(transaction: Transaction, rows: list[tuple[str, Unit, int, str]]) 
         " cap = excluded.cap, origin = excluded.origin, set_us = excluded.set_us",
         [(*row, transaction.now_us) for row in rows],
     )
-    _reload_caps(transaction)
+    _reload_caps(transaction, {row[0] for row in rows})
 
 
 def _drop_caps(transaction: Transaction, gone: list[tuple[str, Unit]]) -> None:
     transaction.connection.executemany("delete from caps where scope = ? and unit = ?", gone)
-    _reload_caps(transaction)
+    _reload_caps(transaction, {scope for scope, _ in gone})
 
 
-def _reload_caps(transaction: Transaction) -> None:
-    for (scope, unit), account in _book(transaction).accounts.items():
-        row = transaction.execute("select cap, origin from caps where scope = ? and unit = ?", (scope, unit)).fetchone()
-        account.cap, account.origin = row or (None, "")
+def _reload_caps(transaction: Transaction, scopes: Iterable[str]) -> None:
+    for scope in scopes:
+        _book(transaction).load_caps(scope)
 
 
 def recover_dead_owners(transaction: Transaction) -> int:

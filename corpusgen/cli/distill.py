@@ -10,7 +10,6 @@ from corpusgen.cli.options import (
     budget_option,
     corpus_option,
     emit,
-    errors_as_json,
     json_option,
     money,
     opened,
@@ -30,18 +29,17 @@ def distill(
     spec: Path, corpus_folder: Path, budget: str | None, report: Path | None, quiet: bool, as_json: bool
 ) -> None:
     """Plan, run, select, seal, train, evaluate and report, taking up whatever is there already."""
-    with errors_as_json(as_json):
-        from corpusgen.cli.board import Board, work
-        from corpusgen.pipeline import Distillation
-        from corpusgen.pipeline import distill as the_job
-        from corpusgen.stages.task import load_task
+    from corpusgen.cli.board import Board, work
+    from corpusgen.pipeline import Distillation
+    from corpusgen.pipeline import distill as the_job
+    from corpusgen.stages.task import load_task
 
-        caps = parse_budget(budget)
-        task = load_task(spec)
-        with opened(corpus_folder) as corpus:
-            job = Distillation(task=task, corpus=corpus)
-            board = Board(current=lambda: job.run)
-            found = work(board, lambda: the_job(job, caps=caps, watch=board.watch, report=report), quiet=quiet)
+    caps = parse_budget(budget)
+    task = load_task(spec)
+    with opened(corpus_folder) as corpus:
+        job = Distillation(task=task, corpus=corpus)
+        board = Board(current=lambda: job.run)
+        found = work(board, lambda: the_job(job, caps=caps, watch=board.watch, report=report), quiet=quiet)
     if as_json:
         emit(found)
     else:
@@ -54,8 +52,10 @@ def _told(found: dict[str, object]) -> str:
         lines += [
             f"  teacher   {found['teacher_accuracy']:.3f} right on {found['gold_items']} gold items",
             f"  student   {found['student_accuracy']:.3f}, trained on {found['labels']} labels",
-            f"  keeps     {found['retention']:.1%} of the teacher"
-            f" (95 % interval {found['retention_low']:.1%} to {found['retention_high']:.1%})",
+            (
+                f"  keeps     {found['retention']:.1%} of the teacher"
+                f" (95 % interval {found['retention_low']:.1%} to {found['retention_high']:.1%})"
+            ),
         ]
     if found.get("cost_ratio"):
         lines.append(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 import click
 
-from corpusgen.errors import CorpusgenError
+from corpusgen.cli.options import tell_error
+from corpusgen.errors import CorpusgenError, Interrupted
 
 COMMANDS = {
     "distill": "distill",
@@ -52,21 +55,25 @@ def corpusgen() -> None:
     """
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; errors go to stderr in words, with an exit code that says what kind they are."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given[: given.index("--")] if "--" in given else "--json" in given
     try:
-        corpusgen.main(standalone_mode=False)
+        sys.exit(corpusgen.main(given, standalone_mode=False))
     except CorpusgenError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.exceptions.Exit as error:
+        tell_error(type(error).__name__, str(error), error.exit_code, as_json=as_json)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        if as_json:
+            tell_error("UsageError", error.format_message(), error.exit_code, as_json=True)
+        else:
+            error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("error: interrupted", err=True)
-        sys.exit(130)
+        tell_error(Interrupted.__name__, "interrupted", Interrupted.exit_code, as_json=as_json)
+        sys.exit(Interrupted.exit_code)
     except BrokenPipeError:
-        sys.stderr.close()
+        # Whoever read our output has left. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from corpusgen.errors import CorpusgenError, UsageError
+from corpusgen.errors import UsageError
 
 if TYPE_CHECKING:
     from corpusgen.corpus import Corpus
@@ -46,11 +47,13 @@ def parse_budget(text: str | None) -> Mapping[Unit, int]:
         "requests": ("requests", count),
     }
     caps: dict[Unit, int] = {}
-    for part in filter(None, (text or "").split(",")):
+    for part in (text or "").split(",") if text is not None else ():
         name, _, value = part.partition("=")
-        if name.strip() not in readers or not value:
-            raise UsageError(f"--budget: {part!r} is not one of usd=…, tokens=…, requests=…")
+        if name.strip() not in readers or not value.strip():
+            raise UsageError(f"--budget: {part!r} is not one of usd=..., tokens=..., requests=...")
         unit, read = readers[name.strip()]
+        if unit in caps:
+            raise UsageError(f"--budget: {name.strip()} stands twice; write it once")
         try:
             caps[unit] = read(value.strip())
         except ValueError as error:
@@ -76,6 +79,17 @@ def existing(folder: Path) -> Iterator[Corpus]:
         yield corpus
 
 
+@contextmanager
+def existing_or_empty(folder: Path) -> Iterator[Corpus]:
+    """The corpus in a folder, or an empty one elsewhere for a moment: looking ahead makes nothing."""
+    if (folder / "journal.sqlite").exists():
+        with opened(folder) as corpus:
+            yield corpus
+        return
+    with TemporaryDirectory() as elsewhere, opened(Path(elsewhere)) as corpus:
+        yield corpus
+
+
 def emit(value: Any) -> None:
     """One JSON object on stdout."""
     import orjson
@@ -84,15 +98,18 @@ def emit(value: Any) -> None:
     sys.stdout.flush()
 
 
-@contextmanager
-def errors_as_json(as_json: bool) -> Iterator[None]:
-    """With --json, an error is one JSON object on stdout as well as words on stderr."""
-    try:
-        yield
-    except CorpusgenError as error:
-        if as_json:
-            emit({"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code})
-        raise
+def tell_error(
+    kind: str, message: str, exit_code: int, *, as_json: bool, more: Mapping[str, Any] | None = None
+) -> None:
+    """Say on stderr what went wrong and, with --json, say it in one JSON object on stdout as well."""
+    if as_json:
+        emit({**(more or {}), "error": kind, "message": message, "exit_code": exit_code})
+    click.echo(f"error: {harmless(message)}", err=True)
+
+
+def harmless(text: str) -> str:
+    """Text without characters that steer a terminal; what a server or a seed says ends up in messages."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def money(microusd: int) -> str:

@@ -45,8 +45,8 @@ def without_repeats(
     seen = {} if known is None else known
     for item in items:
         mark = fingerprint(text(item))
-        first = seen.setdefault(mark, name(item))
-        if first == name(item):
-            yield item
+        if mark in seen:
+            report(Repeat(item_id=name(item), repeat_of=seen[mark]))
         else:
-            report(Repeat(item_id=name(item), repeat_of=first))
+            seen[mark] = name(item)
+            yield item

@@ -6,7 +6,7 @@ over texts or words. That is what lets a student answer in microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +18,7 @@ Indices = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 BYTE_GRAMS = (2, 3, 4, 5)
+BLOCK = 1024
 
 _NEWLINE = 10
 _BASE = 0x9E3779B97F4A7C15
@@ -72,8 +73,16 @@ def bucket_count(bits: int) -> int:
 
 def count_ngrams(texts: Sequence[str], bits: int) -> sp.csr_matrix:
     """How often each bucket occurs in each text (texts x buckets)."""
-    if not texts:
-        return sp.csr_matrix((0, bucket_count(bits)), dtype=np.float32)
+    blocks = [_count_block(block, bits) for block in in_blocks(texts)]
+    return sp.vstack(blocks, format="csr") if blocks else sp.csr_matrix((0, bucket_count(bits)), dtype=np.float32)
+
+
+def in_blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts, so many at a time that memory stays small whatever their number."""
+    return (texts[start : start + BLOCK] for start in range(0, len(texts), BLOCK))
+
+
+def _count_block(texts: Sequence[str], bits: int) -> sp.csr_matrix:
     found = hash_ngrams(texts, bits)
     row_at = np.repeat(np.arange(len(texts)), np.diff(np.append(found.starts, found.length)))
     word_rows = row_at[found.word_at]

@@ -19,10 +19,10 @@ LossKind: TypeAlias = Literal["auto", "hard", "soft", "both"]
 
 LOSSES: dict[LossKind, tuple[Loss, ...]] = {
     "hard": (Loss(hard=1.0, soft=0.0),),
-    "soft": (Loss(hard=0.0, soft=1.0, temperature=1.0), Loss(hard=0.0, soft=1.0, temperature=2.0)),
-    "both": (Loss(hard=0.5, soft=0.5, temperature=1.0), Loss(hard=0.5, soft=0.5, temperature=2.0)),
+    "soft": (Loss(hard=0.0, soft=1.0, temperature=1.0),),
+    "both": (Loss(hard=0.5, soft=0.5, temperature=1.0),),
 }
-PENALTIES = (3e-6, 1e-5, 3e-5)
+PENALTIES = (1e-5, 3e-5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def choose_settings(
     targets: Floats,
     ways: Sequence[FitSettings],
     *,
-    folds: int = 4,
+    folds: int = 3,
     seed: int = 0,
 ) -> Selection:
     """Cross-validate every way of fitting on the teacher's answers (probabilities, n x k) and take the best."""

@@ -89,7 +89,7 @@ def choose_calibration(
         STRENGTHS, key=lambda part: _loss_at_best_temperature(validation_logprobs - part * mean, validation_gold)
     )
     candidates: dict[CalibrationKind, Calibration] = {
-        "raw": _calibration("raw", 0.0 * mean),
+        "raw": _calibration("raw", np.zeros_like(mean)),
         "batch": _calibration("batch", mean),
         "prior": _calibration("prior", strength * mean),
     }

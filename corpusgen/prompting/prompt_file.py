@@ -5,30 +5,38 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from corpusgen.errors import LocatedError, Problem, PromptError
 from corpusgen.prompting.templates import TemplateError, fill, variables
-from corpusgen.records import Json, Message
-from corpusgen.spec import parse_yaml
+from corpusgen.records import Message
+from corpusgen.spec import parse_yaml, problems
+
+Lines = Mapping[tuple[str | int, ...], int]
 
 _ROLE = re.compile(r"^(system|user|assistant):[ \t]*$")
 EXAMPLES = "examples"
+ANSWERS = frozenset({"label", "answer"})
+"""Names under which a worked example's own answer stands in the ``example`` template."""
+
+
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class _FrontMatter(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: str
     version: int | str = 1
     description: str = ""
     licence: str = "NOASSERTION"
     api: Literal["chat", "completion"] = "chat"
-    inputs: tuple[str, ...] = Field(min_length=1)
+    inputs: tuple[_Name, ...] = Field(min_length=1)
     example: str | None = None
 
 
@@ -52,6 +60,16 @@ class PromptFile:
     example: str | None
     blocks: tuple[_Block, ...]
 
+    @property
+    def uses_examples(self) -> bool:
+        """True when a block has a place for worked examples."""
+        return any(EXAMPLES in variables(block.text) for block in self.blocks)
+
+    @property
+    def uses_answers(self) -> bool:
+        """True when a worked example shows its answer."""
+        return not ANSWERS.isdisjoint(variables(self.example or ""))
+
     def messages(self, values: Mapping[str, str], examples: str) -> tuple[Message, ...]:
         """The messages for one item."""
         known = {**values, EXAMPLES: examples}
@@ -65,16 +83,16 @@ class PromptFile:
 def load_prompt(path: Path) -> PromptFile:
     """The prompt in a file. Raises PromptError with every problem found."""
     try:
-        text = path.read_bytes().decode().replace("\r\n", "\n")
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
         raise _error(path, None, "", f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise _error(path, None, "", "is not UTF-8 text") from error
-    front, body, body_line = _split(path, text)
+        raise _error(path, None, "", "is not UTF-8 text; save it as UTF-8") from error
+    front, lines, body, body_line = _split(path, text)
     blocks = tuple(_blocks(path, body, body_line))
-    problems = list(_problems(path, front, blocks))
-    if problems:
-        raise PromptError(*problems)
+    found = list(_problems(path, front, lines, blocks))
+    if found:
+        raise PromptError(*found)
     return PromptFile(
         file=path,
         digest=hashlib.sha256(text.encode()).hexdigest(),
@@ -91,28 +109,27 @@ def _error(path: Path, line: int | None, field: str, message: str) -> PromptErro
     return PromptError(Problem(file=path, line=line, field=field, message=message))
 
 
-def _split(path: Path, text: str) -> tuple[_FrontMatter, str, int]:
+def _split(path: Path, text: str) -> tuple[_FrontMatter, Lines, str, int]:
     if not text.startswith("---\n"):
         raise _error(path, 1, "", "a prompt file begins with front matter between two lines of ---")
     end = text.find("\n---\n", 3)
     if end < 0:
         raise _error(path, 1, "", "the front matter has no closing line of ---")
-    return _front_matter(path, text[4 : end + 1]), text[end + 5 :], text.count("\n", 0, end + 5) + 1
+    front, lines = _front_matter(path, text[4 : end + 1])
+    return front, lines, text[end + 5 :], text.count("\n", 0, end + 5) + 1
 
 
-def _front_matter(path: Path, text: str) -> _FrontMatter:
+def _front_matter(path: Path, text: str) -> tuple[_FrontMatter, Lines]:
     try:
         value, lines = parse_yaml(path, text.encode(), first_line=2)
-        return _FrontMatter.model_validate(value)
     except LocatedError as error:
         raise PromptError(*error.problems) from error
+    if not isinstance(value, dict):
+        raise _error(path, 2, "", "front matter is fields, such as name: my-prompt and inputs: [text]")
+    try:
+        return _FrontMatter.model_validate_json(orjson.dumps(value)), lines
     except ValidationError as error:
-        raise PromptError(*(_located(path, lines, found) for found in error.errors())) from error
-
-
-def _located(path: Path, lines: Mapping[tuple[str | int, ...], int], found: Json) -> Problem:
-    field = tuple(found["loc"])
-    return Problem(file=path, line=lines.get(field[:1], 2), field=".".join(map(str, field)), message=found["msg"])
+        raise PromptError(*problems(path, lines, error, _FrontMatter)) from error
 
 
 def _blocks(path: Path, body: str, first_line: int) -> Iterator[_Block]:
@@ -134,28 +151,46 @@ def _blocks(path: Path, body: str, first_line: int) -> Iterator[_Block]:
     yield _Block(role=role, text="\n".join(lines).strip("\n"), line=start)
 
 
-def _problems(path: Path, front: _FrontMatter, blocks: tuple[_Block, ...]) -> Iterator[Problem]:
-    known = {*front.inputs, EXAMPLES}
+def _problems(path: Path, front: _FrontMatter, lines: Lines, blocks: tuple[_Block, ...]) -> Iterator[Problem]:
+    for name in sorted({EXAMPLES, *ANSWERS} & set(front.inputs)):
+        yield Problem(
+            file=path, line=lines[("inputs",)], field="inputs", message=f"{name!r} is taken; use another name"
+        )
     for block in blocks:
-        yield from _unknown_variables(path, block, known)
+        yield from _unknown_variables(path, block.line, "", block.text, {*front.inputs, EXAMPLES})
+        if not block.text.strip():
+            yield Problem(file=path, line=block.line, field=block.role, message="this block is empty")
     if front.api == "completion" and [block.role for block in blocks] != ["user"]:
         yield Problem(
             file=path, line=blocks[0].line, field="", message="api: completion takes one user: block and no other"
         )
-    uses_examples = any("{" + EXAMPLES + "}" in block.text for block in blocks)
-    if uses_examples and front.example is None:
-        yield Problem(
-            file=path, line=2, field="example", message="{examples} is used, so an example template is needed"
-        )
+    if blocks[-1].role != "user":
+        yield Problem(file=path, line=blocks[-1].line, field="", message="the last block must be user:")
+    yield from _example_problems(path, front, lines, blocks)
 
 
-def _unknown_variables(path: Path, block: _Block, known: set[str]) -> Iterator[Problem]:
+def _example_problems(path: Path, front: _FrontMatter, lines: Lines, blocks: tuple[_Block, ...]) -> Iterator[Problem]:
+    used = any("{" + EXAMPLES + "}" in block.text for block in blocks)
+    if used and front.example is None:
+        message = "{examples} is used, so an example template is needed"
+        yield Problem(file=path, line=2, field="example", message=message)
+    if front.example is None:
+        return
+    line = lines[("example",)]
+    if not used:
+        yield Problem(file=path, line=line, field="example", message="no block uses {examples}; remove it, or use them")
+    # Its text may be folded or quoted, so only the line it begins on is known.
+    for found in _unknown_variables(path, line, "example", front.example, {*front.inputs, *ANSWERS}):
+        yield replace(found, line=line)
+
+
+def _unknown_variables(path: Path, first: int, field: str, text: str, known: set[str]) -> Iterator[Problem]:
     try:
-        used = variables(block.text)
+        used = variables(text)
     except TemplateError as error:
-        yield Problem(file=path, line=block.line + error.line, field="", message=str(error))
+        yield Problem(file=path, line=first + error.line, field=field, message=str(error))
         return
     for name, line in used.items():
         if name not in known:
-            message = f"variable {{{name}}} is not among inputs: {', '.join(sorted(known))}"
-            yield Problem(file=path, line=block.line + line, field=name, message=message)
+            message = f"variable {{{name}}} is not known; known here: {', '.join(sorted(known))}"
+            yield Problem(file=path, line=first + line, field=field, message=message)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-from corpusgen.errors import Problem, PromptError
-from corpusgen.prompting.prompt_file import PromptFile, load_prompt
+from corpusgen.prompting.prompt_file import ANSWERS, PromptFile, load_prompt
 from corpusgen.prompting.seeds import Seed, read_seeds
 from corpusgen.records import Message, Request, Split
 from corpusgen.spec import Located, Seeds
+
+SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "gold")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +59,35 @@ class Prompter:
         if spec.input not in file.inputs:
             raise located.error(f"{spec.input!r} is not among the prompt's inputs: {', '.join(file.inputs)}", "input")
         rows = _example_rows(located, file)
+        answers = [dict.fromkeys(ANSWERS, row.gold or "") for row in rows]
         return cls(
             located=located,
             file=file,
-            examples=file.render_examples([dict(row.values) | {"label": row.gold or ""} for row in rows]),
+            examples=file.render_examples(
+                [{**row.values, **answer} for row, answer in zip(rows, answers, strict=True)]
+            ),
             example_sources=tuple(f"{row.source}#{row.item_id}" for row in rows),
         )
+
+    def check_seeds(self) -> None:
+        """Read every seed file to its end, so that a bad row is found before anything is spent.
+
+        Raises SpecError for a file that is not there or a gold label that is none, SeedError for a bad row.
+        """
+        labels = self.located.spec.labels
+        for split in SPLITS:
+            for item in self.items(split):
+                if labels is not None and item.gold is not None and item.gold not in labels.names:
+                    message = f"item {item.item_id!r} has {item.gold!r}, which is not among labels.names"
+                    raise self.located.error(message, "seeds", split, "gold")
 
     def items(self, split: Split) -> Iterator[Item]:
         """The items of one split, in file order; none when the spec names no file for it."""
         seeds: Seeds | None = getattr(self.located.spec.seeds, split)
         if seeds is None:
             return
-        for seed in read_seeds(self.located.resolve(seeds.path), seeds, self.file.inputs):
+        path = _seed_file(self.located, seeds, "seeds", split)
+        for seed in read_seeds(path, seeds, self.file.inputs):
             yield self.item(seed, split)
 
     def item(self, seed: Seed, split: Split) -> Item:
@@ -78,7 +97,8 @@ class Prompter:
             split=split,
             input=seed.values[self.located.spec.input],
             messages=self.file.messages(seed.values, self.examples),
-            source_ids=(f"{seed.source}#{seed.item_id}",),
+            # The worked examples are in the prompt, so the answer descends from them as well.
+            source_ids=(f"{seed.source}#{seed.item_id}", *self.example_sources),
             gold=seed.gold,
         )
 
@@ -96,12 +116,32 @@ def prompts(items: Iterator[Item], requester: Requester, *, samples: int, first_
             ordinal += 1
 
 
+def _seed_file(located: Located, seeds: Seeds, *place: str) -> Path:
+    path = located.resolve(seeds.path)
+    if not path.is_file():
+        raise located.error(f"there is no file {str(path)!r}", *place, "path")
+    return path
+
+
 def _example_rows(located: Located, file: PromptFile) -> list[Seed]:
     seeds = located.spec.examples
     if seeds is None:
         if file.example is not None:
-            raise PromptError(
-                Problem(file=file.file, line=2, field="example", message="the spec names no examples file")
+            message = (
+                f"{file.file} shows worked examples; name their file, such as examples: {{path: examples.jsonl, ...}}"
             )
+            raise located.error(message, "examples")
         return []
-    return list(read_seeds(located.resolve(seeds.path), seeds, file.inputs))
+    if file.example is None:
+        raise located.error(
+            f"{file.file} has no example: template to show them with; add one, or remove this", "examples"
+        )
+    if seeds.gold is None and file.uses_answers:
+        raise located.error("gold is required: the column with the answer each worked example shows", "examples")
+    path = _seed_file(located, seeds, "examples")
+    labels, rows = located.spec.labels, list(read_seeds(path, seeds, file.inputs))
+    for row in rows:
+        if labels is not None and seeds.gold is not None and row.gold not in labels.names:
+            message = f"example {row.item_id!r} has {row.gold!r}, which is not among labels.names"
+            raise located.error(message, "examples", "gold")
+    return rows

@@ -188,7 +188,7 @@ def gold_of(run: Run, labelled: Sequence[Labelled]) -> Integers:
 async def ask_for_labels(run: Run, watch: Watch = no_watch) -> Asked:
     """All the labels a run asks for: validation, a seeded random first round, then rounds of what is uncertain."""
     asking = run.task.spec.asking
-    validation = await _validation(run, watch)
+    validation = await ask_validation(run, watch)
     pool = await asyncio.to_thread(read_pool, run)
     limit = min(asking.limit, len(pool.items))
     first = min(asking.first_round if asking.order == "margin" else limit, limit)
@@ -212,7 +212,8 @@ async def ask_for_labels(run: Run, watch: Watch = no_watch) -> Asked:
     )
 
 
-async def _validation(run: Run, watch: Watch) -> list[Labelled]:
+async def ask_validation(run: Run, watch: Watch = no_watch) -> list[Labelled]:
+    """What the teacher says of the validation items."""
     items = list(run.task.prompter.items("validation"))
     watch("validation", len(items))
     return await ask_labels(run, items, FIRST_ORDINAL)

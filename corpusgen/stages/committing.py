@@ -13,7 +13,7 @@ import apsw
 
 from corpusgen.assemble import RunFacts, record_of_stored
 from corpusgen.corpus import Corpus
-from corpusgen.journal import Transaction
+from corpusgen.journal import Transaction, storage_errors
 from corpusgen.records import SCHEMA_VERSION, Record
 from corpusgen.store.answers import Card, stored_records
 from corpusgen.store.durable import make_folder, unwritable
@@ -77,7 +77,8 @@ def _commit_block(corpus: Corpus, teacher: Teacher, dataset: str, split: str, bl
     first = block * ROWS_PER_SHARD
     where = "r.dataset = ? and r.split = ? and r.shard is null and r.ordinal between ? and ?"
     values = (dataset, split, first, first + ROWS_PER_SHARD - 1)
-    with corpus.journal.another_reader() as reader, reader:  # one snapshot for the rows and their number
+    reader = corpus.journal.reader
+    with storage_errors(corpus.journal.path), reader:  # one snapshot for the rows and their number
         number = _next_number(reader, dataset, split)
         name = f"{split}-{number:05d}.parquet"
         records = _records(reader, teacher, where, values)

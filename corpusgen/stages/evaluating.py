@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -10,10 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusgen.distill.students.bag import BagStudent
-from corpusgen.evaluate.calibration import Calibration, Reliability, at_temperature, reliability
+from corpusgen.evaluate.calibration import Calibration, Reliability, at_temperature, fit_temperature, reliability
 from corpusgen.evaluate.cost import StudentCost, measure_cost
 from corpusgen.evaluate.gap import Gap, measure_gap
-from corpusgen.stages.asking import Asked, Labelled, Watch, ask_labels, gold_of, logprobs_of, no_watch
+from corpusgen.stages.asking import (
+    Asked,
+    Labelled,
+    Round,
+    Watch,
+    ask_labels,
+    ask_validation,
+    gold_of,
+    logprobs_of,
+    no_watch,
+)
 from corpusgen.stages.opening import Run
 
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -42,34 +53,69 @@ class Evaluated:
     teacher_raw: Reliability
     teacher_calibrated: Reliability
     student: Reliability
-    gold: tuple[Labelled, ...]
+    calibration_kind: str
 
 
-async def evaluate(run: Run, asked: Asked, student: BagStudent, watch: Watch = no_watch) -> Evaluated | None:
+@dataclass(frozen=True, kw_only=True)
+class Yardstick:
+    """How the teacher's answers are read: the label calibration, the temperature, and what both were judged on."""
+
+    calibration: Calibration
+    temperature: float
+    validation: tuple[Labelled, ...]
+    rounds: tuple[Round, ...] = ()
+
+
+def yardstick_of(run: Run, asked: Asked) -> Yardstick:
+    """The yardstick of a run's own choice."""
+    choice = asked.choice
+    return Yardstick(
+        calibration=choice.chosen if choice else raw_calibration(run),
+        temperature=choice.temperature if choice else 1.0,
+        validation=asked.validation,
+        rounds=asked.rounds,
+    )
+
+
+async def yardstick_for(run: Run, calibration: Calibration | None, watch: Watch = no_watch) -> Yardstick:
+    """The yardstick of a student trained earlier, whose calibration is known; validation answers are known or asked."""
+    validation = await ask_validation(run, watch)
+    kept = calibration or raw_calibration(run)
+    applied = kept.apply(logprobs_of(validation)) if validation else np.zeros((0, len(kept.vector)))
+    temperature = fit_temperature(applied, gold_of(run, validation))
+    return Yardstick(calibration=kept, temperature=temperature, validation=tuple(validation))
+
+
+def raw_calibration(run: Run) -> Calibration:
+    """Log-probabilities as they come."""
+    return Calibration(kind="raw", vector=(0.0,) * len(run.asker.facts.label_names or ()))
+
+
+async def evaluate(run: Run, yardstick: Yardstick, student: BagStudent, watch: Watch = no_watch) -> Evaluated | None:
     """The gap on gold, or None when the spec names no gold file."""
     items = list(run.task.prompter.items("gold"))
     if not items:
         return None
     watch("gold", len(items))
     gold = await ask_labels(run, items, 0)
-    truth = gold_of(run, gold)
-    raw = logprobs_of(gold)
-    calibration = asked.choice.chosen if asked.choice else Calibration(kind="raw", vector=(0.0,) * raw.shape[1])
-    teacher = calibration.apply(raw)
+    return await asyncio.to_thread(_compare, run, yardstick, student, gold)
+
+
+def _compare(run: Run, yardstick: Yardstick, student: BagStudent, gold: Sequence[Labelled]) -> Evaluated:
+    truth, raw = gold_of(run, gold), logprobs_of(gold)
+    teacher = yardstick.calibration.apply(raw)
     texts = [item.item.input for item in gold]
     scores = student.log_probabilities(texts)
-    temperature = asked.choice.temperature if asked.choice else 1.0
+    labels = run.asker.facts.label_names or ()
     return Evaluated(
-        gap=measure_gap(
-            gold=truth, teacher=best(teacher), student=best(scores), labels=run.asker.facts.label_names or ()
-        ),
+        gap=measure_gap(gold=truth, teacher=best(teacher), student=best(scores), labels=labels),
         student_cost=measure_cost(student.log_probabilities, texts),
         teacher_cpu_ms=teacher_cpu_ms(run),
-        curve=tuple(_curve(asked, calibration, texts, truth)),
-        teacher_raw=reliability(Calibration(kind="raw", vector=(0.0,) * raw.shape[1]).apply(raw), truth),
-        teacher_calibrated=reliability(at_temperature(teacher, temperature), truth),
+        curve=tuple(_curve(yardstick, texts, truth)),
+        teacher_raw=reliability(raw_calibration(run).apply(raw), truth),
+        teacher_calibrated=reliability(at_temperature(teacher, yardstick.temperature), truth),
         student=reliability(scores, truth),
-        gold=tuple(gold),
+        calibration_kind=yardstick.calibration.kind,
     )
 
 
@@ -79,21 +125,24 @@ def best(scores: Floats) -> Integers:
     return np.where(known, np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1), -1)
 
 
-def _curve(asked: Asked, calibration: Calibration, texts: Sequence[str], truth: Integers) -> list[Curve]:
-    held_out = [item.item.input for item in asked.validation]
-    said = best(calibration.apply(logprobs_of(asked.validation))) if asked.validation else np.zeros(0, np.int64)
+def _curve(yardstick: Yardstick, texts: Sequence[str], truth: Integers) -> list[Curve]:
+    validation = yardstick.validation
+    held_out = [item.item.input for item in validation]
+    said = best(yardstick.calibration.apply(logprobs_of(validation))) if validation else np.zeros(0, np.int64)
     return [
         Curve(
             number=one.number,
             labels=one.labels,
             chosen_by=one.chosen_by,
-            agreement=float(np.mean(best(one.student.log_probabilities(held_out)) == said))
-            if held_out
-            else float("nan"),
-            gold_accuracy=float(np.mean(best(one.student.log_probabilities(texts)) == truth)),
+            agreement=_share(best(one.student.log_probabilities(held_out)) == said),
+            gold_accuracy=_share(best(one.student.log_probabilities(texts)) == truth),
         )
-        for one in asked.rounds
+        for one in yardstick.rounds
     ]
+
+
+def _share(right: npt.NDArray[np.bool_]) -> float:
+    return float(right.mean()) if right.size else float("nan")
 
 
 def teacher_cpu_ms(run: Run) -> float | None:

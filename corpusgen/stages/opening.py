@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Literal
 
 from corpusgen.assemble import RunFacts
 from corpusgen.budget.ledger import Cap, Ledger
-from corpusgen.budget.prices import rate_of
 from corpusgen.corpus import Corpus
-from corpusgen.errors import PolicyRefused, UnsupportedParameter
+from corpusgen.errors import PolicyRefused, UsageError
 from corpusgen.fanout import Asker
 from corpusgen.journal import Transaction
 from corpusgen.provenance.policy import Decision, IntendedUse, Role, SourceUse, decide, explain, suggest_allowed
 from corpusgen.provenance.terms import TeacherRoute
 from corpusgen.records import canonical_json
 from corpusgen.spec import Unit
-from corpusgen.stages.task import Task
+from corpusgen.stages.task import Task, connect, price_of
 from corpusgen.store.answers import Card, store_card
 from corpusgen.teachers.labels import check_first_tokens
-from corpusgen.teachers.registry import check_parameters, open_teacher
 from corpusgen.teachers.teacher import Teacher, TeacherCard
 
 
@@ -49,14 +48,13 @@ async def open_run(
     ``caps`` replace those of the spec, unit by unit. Raises PolicyRefused, PriceUnknown, UnsupportedParameter or
     UnknownTeacher before anything is sent.
     """
-    rate = rate_of(task.teacher)
+    rate = price_of(task)
     binding = caps_of(task, caps or {})
     if not rate.free and not any(cap.unit == "microusd" for cap in binding):
         raise task.located.error(f"{task.teacher.name} costs money; set a cap, such as budget: {{usd: 5}}", "budget")
-    teacher = open_teacher(task.teacher, folder=task.located.file.parent, clock=corpus.clock)
+    teacher = connect(task, corpus.clock)
     try:
-        check_parameters(teacher.card, task.teacher.parameters, task.prompter.file.api)
-        decision = judge(task, teacher.card, corpus)
+        decision = judge(task, teacher.card, corpus.clock().date())
         run_id, facts = await _run_row(task, corpus, decision)
         scopes = (f"run:{run_id}", "corpus", f"teacher:{task.teacher.name}", f"user:{corpus.actor}")
         ledger = Ledger(corpus.journal)
@@ -83,7 +81,7 @@ async def open_run(
         await teacher.aclose()
 
 
-def judge(task: Task, card: TeacherCard, corpus: Corpus) -> Decision:
+def judge(task: Task, card: TeacherCard, on: date) -> Decision:
     """What today's terms say of asking this teacher for this student."""
     route = TeacherRoute(
         name=card.name,
@@ -95,7 +93,6 @@ def judge(task: Task, card: TeacherCard, corpus: Corpus) -> Decision:
         pinned_terms=task.teacher.terms,
     )
     role: Role = "logprobs" if task.spec.kind == "label" else "response"
-    on = corpus.clock().date()
     return decide(task.registry, route, _use(task), on=on, role=role, sources=_sources(task))
 
 
@@ -227,8 +224,8 @@ async def _with_first_tokens(task: Task, corpus: Corpus, teacher: Teacher, facts
         return facts
     try:
         check_first_tokens(facts.label_names, tokens)
-    except UnsupportedParameter as error:
-        raise task.located.error(str(error), "labels", "names") from error
+    except UsageError as error:
+        raise task.located.error(str(error).removeprefix("labels.names: "), "labels", "names") from error
     known = replace(facts, first_tokens=tokens)
     await corpus.journal.run(lambda transaction: _write_run(transaction, task, known))
     return known

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from corpusgen.budget.prices import Rate, rate_of
+from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus
 from corpusgen.prompting.prompts import Item, Prompt, prompts
 from corpusgen.provenance.policy import Decision
@@ -13,9 +13,8 @@ from corpusgen.records import Json, Split
 from corpusgen.spec import Unit
 from corpusgen.stages.asking import unique_pool
 from corpusgen.stages.opening import caps_of, judge
-from corpusgen.stages.task import Task, request_for
+from corpusgen.stages.task import Task, connect, price_of, request_for
 from corpusgen.store.answers import known_records
-from corpusgen.teachers.registry import open_teacher
 from corpusgen.teachers.teacher import Teacher
 
 SAMPLE = 64
@@ -93,7 +92,16 @@ class Plan:
             "unique": sum(split.unique for split in self.splits),
             "known": sum(split.known for split in self.splits),
             "to_send": self.to_send,
-            "splits": {split.split: {"asked": split.asked, "known": split.known} for split in self.splits},
+            "splits": {
+                split.split: {
+                    "read": split.read,
+                    "unique": split.unique,
+                    "asked": split.asked,
+                    "known": split.known,
+                    "to_send": split.to_send,
+                }
+                for split in self.splits
+            },
             "tokens": self.tokens.to_json(),
             "microusd": self.microusd.to_json(),
             "wall_s": None if self.wall_s is None else self.wall_s.to_json(),
@@ -103,9 +111,9 @@ class Plan:
 
 async def plan(task: Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = None) -> Plan:
     """What a run of this task would do here and now. Sends nothing."""
-    teacher = open_teacher(task.teacher, folder=task.located.file.parent, clock=corpus.clock)
+    teacher = connect(task, corpus.clock)
     try:
-        return _plan(task, corpus, teacher, rate_of(task.teacher), caps or {})
+        return _plan(task, corpus, teacher, price_of(task), caps or {})
     finally:
         await teacher.aclose()
 
@@ -113,7 +121,8 @@ async def plan(task: Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = 
 def _plan(task: Task, corpus: Corpus, teacher: Teacher, rate: Rate, caps: Mapping[Unit, int]) -> Plan:
     pool = unique_pool(task)
     splits = [_train(task, corpus, teacher, pool.items, pool.read)]
-    splits += [_whole(task, corpus, teacher, split) for split in ("validation", "gold")]
+    if task.spec.kind == "label":  # only labels can be right or wrong
+        splits += [_whole(task, corpus, teacher, split) for split in ("validation", "gold")]
     to_send = sum(split.to_send for split in splits)
     bound = _bound(task, teacher, pool.items[:SAMPLE])
     share = _learned_share(corpus, task.teacher.name) or Estimate(
@@ -130,7 +139,7 @@ def _plan(task: Task, corpus: Corpus, teacher: Teacher, rate: Rate, caps: Mappin
     in_flight = task.teacher.in_flight or teacher.card.in_flight
     return Plan(
         teacher=task.teacher.name,
-        decision=judge(task, teacher.card, corpus),
+        decision=judge(task, teacher.card, corpus.clock().date()),
         splits=tuple(splits),
         tokens=tokens,
         microusd=dollars,

@@ -14,9 +14,7 @@ import numpy as np
 
 from corpusgen.budget.ledger import Balance, balances
 from corpusgen.budget.price_table import PriceTable, load_prices
-from corpusgen.evaluate import calibration as calibrations
-from corpusgen.evaluate.gap import Interval
-from corpusgen.evaluate.report import facts
+from corpusgen.evaluate.report import facts, gather
 from corpusgen.evaluate.report.page import render
 from corpusgen.records import Json, Record
 from corpusgen.shipped import shipped
@@ -67,14 +65,14 @@ def summary(outcome: Outcome) -> dict[str, Json]:
         "tokens": spent["tokens"].settled,
         "drops": dict(run.asker.counts.drops),
     }
-    return known | (_quality(outcome) if outcome.evaluated else {})
+    if outcome.evaluated is None:
+        return known
+    return known | quality(outcome.evaluated) | {"student": str(outcome.trained.folder) if outcome.trained else None}
 
 
-def _quality(outcome: Outcome) -> dict[str, Json]:
-    evaluated = outcome.evaluated
-    assert evaluated is not None
-    gap, teacher_ms = evaluated.gap, evaluated.teacher_cpu_ms
-    cost = evaluated.student_cost
+def quality(evaluated: Evaluated) -> dict[str, Json]:
+    """How good the student is and what it costs, in figures."""
+    gap, teacher_ms, cost = evaluated.gap, evaluated.teacher_cpu_ms, evaluated.student_cost
     return {
         "teacher_accuracy": round(gap.teacher.value, 4),
         "student_accuracy": round(gap.student.value, 4),
@@ -85,12 +83,11 @@ def _quality(outcome: Outcome) -> dict[str, Json]:
         "gold_items": gap.items,
         "teacher_macro_f1": round(gap.teacher_macro_f1, 4),
         "student_macro_f1": round(gap.student_macro_f1, 4),
-        "calibration": outcome.asked.choice.chosen.kind if outcome.asked and outcome.asked.choice else "raw",
+        "calibration": evaluated.calibration_kind,
         "teacher_cpu_ms": None if teacher_ms is None else round(teacher_ms, 2),
         "student_cpu_ms": round(cost.batch64_ms, 5),
         "student_cpu_ms_batch1": round(cost.batch1_ms, 5),
         "cost_ratio": None if teacher_ms is None else round(teacher_ms / cost.batch64_ms, 1),
-        "student": str(outcome.trained.folder) if outcome.trained else None,
     }
 
 
@@ -138,26 +135,14 @@ def report_facts(outcome: Outcome) -> facts.RunReport:
     )
 
 
-def _estimate(interval: Interval) -> facts.Estimate:
-    return facts.Estimate(value=interval.value, low=interval.low, high=interval.high)
-
-
 def _headline(outcome: Outcome) -> facts.Headline | None:
     if outcome.evaluated is None or outcome.asked is None:
         return None
-    gap = outcome.evaluated.gap
-    return facts.Headline(
+    return gather.headline(
+        outcome.evaluated.gap,
         teacher_name=outcome.plan.teacher,
         student_name=f"{outcome.run.task.spec.student.kind} student",
-        teacher=_estimate(gap.teacher),
-        student=_estimate(gap.student),
-        agreement=_estimate(gap.agreement),
-        retention=_estimate(gap.retention),
-        teacher_macro_f1=gap.teacher_macro_f1,
-        student_macro_f1=gap.student_macro_f1,
-        gold_items=gap.items,
         labels_asked=len(outcome.asked.train),
-        majority=gap.majority,
         aims=tuple(_aims(outcome)),
     )
 
@@ -250,53 +235,30 @@ def _curve(outcome: Outcome) -> facts.LearningCurve | None:
 
 
 def _confusions(outcome: Outcome) -> tuple[facts.Confusion, ...] | None:
-    if outcome.evaluated is None:
-        return None
-    gap = outcome.evaluated.gap
-    return (
-        facts.Confusion(name="Teacher", role="teacher", labels=gap.labels, counts=gap.teacher_confusion),
-        facts.Confusion(name="Student", role="student", labels=gap.labels, counts=gap.student_confusion),
-    )
+    return gather.confusions(outcome.evaluated.gap) if outcome.evaluated else None
 
 
 def _reliability(outcome: Outcome) -> tuple[facts.Reliability, ...] | None:
-    evaluated = outcome.evaluated
-    if evaluated is None:
+    found = outcome.evaluated
+    if found is None:
         return None
-    named: list[tuple[str, facts.Role, calibrations.Reliability]] = [
-        ("Teacher, raw", "teacher", evaluated.teacher_raw),
-        ("Teacher, calibrated", "teacher", evaluated.teacher_calibrated),
-        ("Student", "student", evaluated.student),
-    ]
-    return tuple(
-        facts.Reliability(name=name, role=role, ece=found.ece, brier=found.brier, bins=tuple(_bins(found)))
-        for name, role, found in named
+    return (
+        gather.reliability("Teacher, raw", "teacher", found.teacher_raw),
+        gather.reliability("Teacher, calibrated", "teacher", found.teacher_calibrated),
+        gather.reliability("Student", "student", found.student),
     )
-
-
-def _bins(found: calibrations.Reliability) -> Iterator[facts.ReliabilityBin]:
-    for one in found.bins:
-        if one.confidence is not None and one.accuracy is not None:
-            yield facts.ReliabilityBin(
-                low=one.low, high=one.high, confidence=one.confidence, accuracy=one.accuracy, count=one.items
-            )
 
 
 def _calibration(outcome: Outcome) -> facts.CalibrationChoice | None:
     choice = outcome.asked.choice if outcome.asked else None
     if choice is None:
         return None
-    candidates = tuple(
-        facts.CalibrationCandidate(
-            name=kind,
-            accuracy=accuracy,
-            chosen=kind == choice.chosen.kind,
-            detail=", ".join(f"{value:.2f}" for value in choice.candidates[kind].vector),
-        )
-        for kind, accuracy in choice.accuracies.items()
+    vector = ", ".join(f"{value:.2f}" for value in choice.chosen.vector)
+    note = (
+        f"temperature {choice.temperature:.2f}; vector {vector} in label order,"
+        f" from {choice.pool_items} random items of the pool"
     )
-    note = f"temperature {choice.temperature:.2f}; the vector is from {choice.pool_items} random items of the pool"
-    return facts.CalibrationChoice(candidates=candidates, validation_items=choice.validation_items, note=note)
+    return gather.calibration_choice(choice, note)
 
 
 def _funnel(outcome: Outcome) -> tuple[facts.FunnelStep, ...]:

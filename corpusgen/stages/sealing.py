@@ -22,7 +22,13 @@ from corpusgen.stages.selecting import DATA_FILE, Selection, find_selection
 from corpusgen.stages.task import Task
 from corpusgen.store.answers import Card
 from corpusgen.store.durable import publish, write_file
-from corpusgen.store.shards import read_records, verify_shard
+from corpusgen.store.shards import read_columns, read_records, verify_shard
+
+
+_LIMITATIONS = {
+    "label": "Answers are a model's, not a person's; they are wrong as often as the run's report says.",
+    "response": "Answers are a model's, not a person's; nobody has checked what they say.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +181,7 @@ def card_facts(corpus: Corpus, task: Task, selection: Selection, surveyed: Surve
             "Exact repeats, and texts that also stand in validation or gold, were dropped before anything was asked.",
             *([f"Labels are calibrated ({selection.calibration.kind})."] if selection.calibration else []),
         ),
-        limitations=("Answers are a model's, not a person's; they are wrong as often as the run's report says.",),
+        limitations=(_LIMITATIONS[spec.kind],),
         merkle_root=surveyed.merkle_root,
         spec_digest=task.identity,
         prompt_digest=task.prompter.file.digest,
@@ -204,11 +210,10 @@ def _card_teachers(corpus: Corpus, task: Task, surveyed: Survey) -> Iterator[Car
 
 
 def _card_sources(task: Task, selection: Selection) -> Iterator[CardSource]:
-    records = Counter(
-        source_id.partition("#")[0]
-        for record in read_records([selection.folder / DATA_FILE])
-        for source_id in record.source_ids
-    )
+    table = read_columns([selection.folder / DATA_FILE], ["source_ids"])
+    records: Counter[str] = Counter()
+    for names in table["source_ids"].to_pylist():
+        records.update({name.partition("#")[0] for name in names})
     for source in task.spec.sources:
         notice = task.located.resolve(source.notice).read_text("utf-8") if source.notice else None
         yield CardSource(
@@ -222,24 +227,29 @@ def _card_sources(task: Task, selection: Selection) -> Iterator[CardSource]:
 
 
 def _labels(selection: Selection) -> dict[str, int]:
-    counts = Counter(record.calibrated_label for record in read_records([selection.folder / DATA_FILE]))
+    counts = Counter(read_columns([selection.folder / DATA_FILE], ["calibrated_label"])["calibrated_label"].to_pylist())
     return {str(label): count for label, count in sorted(counts.items(), key=lambda pair: str(pair[0]))}
 
 
 def _card_spend(corpus: Corpus, selection: Selection) -> CardSpend:
-    records = list(read_records([selection.folder / DATA_FILE]))
-    runs = tuple({record.run_id for record in records})
-    marks = ",".join("?" * len(runs))
-    row = corpus.journal.query(
-        f"select count(*), sum(coalesce(microusd, 0)), sum(case state when 'promised' then reserved_microusd else 0 end),"  # noqa: S608
-        f" sum(case state when 'unknown' then reserved_microusd else 0 end) from calls where run_id in ({marks})",
-        runs,
-    )[0]
+    columns = ["input_tokens", "output_tokens", "run_id"]
+    table = read_columns([selection.folder / DATA_FILE], columns).to_pydict()
+    totals = [_run_spend(corpus, run_id) for run_id in sorted(set(table["run_id"]))]
+    settled, promised, unconfirmed, requests = (sum(figures) for figures in zip(*totals, strict=True))
     return CardSpend(
-        settled_microusd=row[1],
-        promised_microusd=row[2],
-        unconfirmed_microusd=row[3],
-        requests=row[0],
-        input_tokens=sum(record.input_tokens for record in records),
-        output_tokens=sum(record.output_tokens for record in records),
+        settled_microusd=settled,
+        promised_microusd=promised,
+        unconfirmed_microusd=unconfirmed,
+        requests=requests,
+        input_tokens=sum(table["input_tokens"]),
+        output_tokens=sum(table["output_tokens"]),
     )
+
+
+def _run_spend(corpus: Corpus, run_id: str) -> tuple[int, int, int, int]:
+    row = corpus.journal.query(
+        "select coalesce(sum(microusd), 0), coalesce(sum(iif(state = 'promised', reserved_microusd, 0)), 0),"
+        " coalesce(sum(iif(state = 'unknown', reserved_microusd, 0)), 0), count(*) from calls where run_id = ?",
+        (run_id,),
+    )[0]
+    return row[0], row[1], row[2], row[3]

@@ -237,3 +237,9 @@ def find_selection(corpus: Corpus, dataset: str) -> Selection:
         known = ", ".join(selection.label for selection in found) or "none yet; make one with corpusgen select"
         raise UsageError(f"no dataset {dataset!r} in {corpus.folder}; there are: {known}")
     return named[-1]
+
+
+def latest_calibration(corpus: Corpus, name: str) -> Calibration | None:
+    """The calibration of the newest version of a dataset that has one."""
+    chosen = [selection.calibration for selection in selections(corpus, name) if selection.calibration]
+    return chosen[-1] if chosen else None

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpusgen.budget.prices import Rate, rate_of
+from corpusgen.corpus import Clock
+from corpusgen.errors import LocatedError, PriceUnknown, UnsupportedParameter, UsageError
 from corpusgen.prompting.prompts import Item, Prompter
 from corpusgen.provenance.terms import Registry, load_registry
 from corpusgen.records import Request, digest
 from corpusgen.shipped import here_or_shipped, shipped
 from corpusgen.spec import Located, TaskSpec, TeacherSpec, load_spec
-from corpusgen.teachers.teacher import TeacherCard
+from corpusgen.teachers.registry import check_parameters, open_teacher
+from corpusgen.teachers.teacher import Teacher, TeacherCard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +42,50 @@ class Task:
 
 
 def load_task(path: Path) -> Task:
-    """The task in a spec file. Raises SpecError, PromptError or SeedError; nothing is sent."""
+    """The task in a spec file, every file it names read once. Raises SpecError, PromptError or SeedError."""
     located = load_spec(here_or_shipped(path))
+    _check_notices(located)
     extra = [located.resolve(name) for name in located.spec.terms_files]
-    return Task(
-        located=located,
-        prompter=Prompter.of(located),
-        registry=load_registry(shipped("data/terms.yaml"), *extra),
-    )
+    prompter = Prompter.of(located)
+    prompter.check_seeds()
+    return Task(located=located, prompter=prompter, registry=load_registry(shipped("data/terms.yaml"), *extra))
+
+
+def _check_notices(located: Located) -> None:
+    """Licence texts go into the sealed dataset; a missing one is better found before the answers are paid for."""
+    for at, source in enumerate(located.spec.sources):
+        try:
+            source.notice and located.resolve(source.notice).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"{source.notice!r} cannot be read as UTF-8 text: {error}"
+            raise located.error(message, "sources", at, "notice") from error
+
+
+def price_of(task: Task) -> Rate:
+    """The price of a task's teacher. Raises PriceUnknown with the line of the spec to change."""
+    try:
+        return rate_of(task.teacher)
+    except PriceUnknown as error:
+        raise PriceUnknown(f"{task.located.where('teachers', 0)}: {error}") from error
+
+
+def connect(task: Task, clock: Clock) -> Teacher:
+    """The teacher a task asks, its spec's parameters checked; nothing is sent or started yet.
+
+    Raises UnknownTeacher, UnsupportedParameter or UsageError with the line of the spec to change.
+    """
+    try:
+        teacher = open_teacher(task.teacher, folder=task.located.file.parent, clock=clock)
+        check_parameters(teacher.card, task.teacher.parameters, task.prompter.file.api)
+    except LocatedError:
+        raise
+    except UsageError as error:
+        field = str(error).partition(":")[0]
+        place = field if field in TeacherSpec.model_fields else "name"
+        if isinstance(error, UnsupportedParameter):
+            place = "parameters"
+        raise type(error)(f"{task.located.where('teachers', 0, place)}: {error}") from error
+    return teacher
 
 
 def request_for(task: Task, card: TeacherCard, item: Item, sample: int) -> Request:

@@ -15,16 +15,19 @@ import orjson
 
 from corpusgen.corpus import Corpus
 from corpusgen.distill.selection import LossKind, Selection, choose_settings, ways_to_fit
-from corpusgen.distill.students.bag import BagStudent, TextSpace, design, fit, settings_json
+from corpusgen.distill.students.bag import BagStudent, TextSpace, design, fit, learn_space, settings_json
 from corpusgen.errors import UsageError
+from corpusgen.evaluate.calibration import Calibration
 from corpusgen.journal import Transaction
 from corpusgen.provenance.policy import Decision
 from corpusgen.records import Json, digest
-from corpusgen.stages.opening import refusal
-from corpusgen.stages.sealing import Sealed
+from corpusgen.stages.asking import unique_pool
+from corpusgen.stages.opening import judge, refusal
+from corpusgen.stages.sealing import Sealed, sealed_dataset
 from corpusgen.stages.task import Task
 from corpusgen.store.durable import write_file
 from corpusgen.store.shards import read_columns
+from corpusgen.teachers.registry import open_teacher
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -37,7 +40,12 @@ class Trained:
     student: BagStudent
     folder: Path
     facts: dict[str, Json]
-    selection: Selection | None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """How the labels it learned were calibrated."""
+        found = self.facts["calibration"]
+        return found and Calibration(kind=found["kind"], vector=tuple(found["vector"]))
 
 
 def train(corpus: Corpus, task: Task, sealed: Sealed, decision: Decision, space: TextSpace, run_id: str) -> Trained:
@@ -64,7 +72,7 @@ def train(corpus: Corpus, task: Task, sealed: Sealed, decision: Decision, space:
     }
     _save(student, folder, facts)
     corpus.journal.run_now(lambda transaction: _note(transaction, student_id, run_id, sealed, facts))
-    return Trained(student_id=student_id, student=student, folder=folder, facts=facts, selection=selection)
+    return Trained(student_id=student_id, student=student, folder=folder, facts=facts)
 
 
 def lessons(sealed: Sealed) -> tuple[list[str], Floats, tuple[str, ...]]:
@@ -101,6 +109,7 @@ def _facts(task: Task, sealed: Sealed, decision: Decision, space: TextSpace, sel
         "manifest_sha256": sealed.manifest_sha256,
         "rows": sealed.rows,
         "sources_of_unlabelled_text": [task.spec.seeds.train.source],
+        "calibration": sealed.manifest["calibration"],
         "terms": sealed.manifest["terms"],
         "licence_expression": decision.licence_expression,
         "duties": sealed.manifest["duties"],
@@ -138,7 +147,7 @@ def load_student(folder: Path) -> Trained:
         student = BagStudent.load(folder)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{folder}: no student here that this corpusgen can read ({error})") from error
-    return Trained(student_id=folder.name, student=student, folder=folder, facts=facts, selection=None)
+    return Trained(student_id=folder.name, student=student, folder=folder, facts=facts)
 
 
 def find_student(corpus: Corpus, name: str | None) -> Trained:
@@ -149,3 +158,22 @@ def find_student(corpus: Corpus, name: str | None) -> Trained:
     if not chosen:
         raise UsageError(f"no student {name or ''!r} in {corpus.folder}; there are: {', '.join(known) or 'none yet'}")
     return load_student(corpus.folder / "students" / chosen[-1])
+
+
+def train_sealed(corpus: Corpus, task: Task, dataset: str) -> Trained:
+    """The student of a sealed dataset, with what the spec's pool teaches about n-grams."""
+    sealed = sealed_dataset(corpus, dataset)
+    card = open_teacher(task.teacher, folder=task.located.file.parent, clock=corpus.clock).card
+    runs = corpus.journal.query("select run_id from runs where spec_digest = ?", (task.identity,))
+    space = learn_space([item.input for item in unique_pool(task).items])
+    return train(corpus, task, sealed, judge(task, card, corpus.clock().date()), space, runs[0][0] if runs else "")
+
+
+def predictions(trained: Trained, texts: Sequence[str]) -> list[dict[str, Json]]:
+    """Label and confidence of every text; an empty text has neither."""
+    scores = trained.student.log_probabilities(texts)
+    labels = trained.student.labels
+    return [
+        {"text": text, "label": labels[int(row.argmax())], "confidence": round(float(np.exp(row.max())), 6)}
+        for text, row in zip(texts, scores, strict=True)
+    ]

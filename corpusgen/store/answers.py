@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -171,9 +171,14 @@ class Stored:
     request: Json
 
 
-def stored_record(connection: apsw.Connection, record_id: str) -> Stored | None:
-    """One record with its answer and request."""
-    return next(stored_records(connection, "r.record_id = ?", (bytes.fromhex(record_id),)), None)
+def records_by_id(connection: apsw.Connection, record_ids: Sequence[str]) -> dict[str, Stored]:
+    """Those of these records that exist, with their answers and requests."""
+    found: dict[str, Stored] = {}
+    for start in range(0, len(record_ids), LOOKUP):
+        chunk = tuple(bytes.fromhex(record_id) for record_id in record_ids[start : start + LOOKUP])
+        where = f"r.record_id in ({','.join('?' * len(chunk))})"
+        found.update((stored.row.record_id, stored) for stored in stored_records(connection, where, chunk))
+    return found
 
 
 def stored_records(connection: apsw.Connection, where: str, values: tuple[Any, ...]) -> Iterator[Stored]:

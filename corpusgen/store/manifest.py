@@ -63,7 +63,9 @@ def write_manifest(corpus: Path, shards: Iterable[ShardEntry]) -> Manifest:
     """The manifest of exactly these shards, durable on return; the one before stays until then."""
     manifest = Manifest(shards=tuple(sorted(shards, key=lambda shard: (shard.dataset, shard.name))))
     make_folder(corpus)
-    write_file(corpus / MANIFEST_NAME, _encode(manifest))
+    path, content = corpus / MANIFEST_NAME, _encode(manifest)
+    if not path.exists() or path.read_bytes() != content:
+        write_file(path, content)
     return manifest
 
 

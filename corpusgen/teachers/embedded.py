@@ -13,7 +13,8 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ from typing import Final
 import orjson
 
 from corpusgen.errors import NotSent, RequestRefused, TeacherError, TeacherFault, UnknownTeacher
-from corpusgen.records import Completion, Reply, Request
+from corpusgen.records import Completion, Message, Reply, Request
 from corpusgen.spec import TeacherSpec
 from corpusgen.teachers.endpoint import tokens_bound
 from corpusgen.teachers.teacher import Capabilities, Offer, TeacherCard
@@ -34,6 +35,8 @@ MOST_RESTARTS: Final = 3
 
 _START_S: Final = 120.0
 _TOKENIZE_S: Final = 60.0
+_ENDING: Final = 24
+"""Letters enough to be several tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +164,13 @@ class Embedded:
 
     async def first_tokens(self, labels: Sequence[str]) -> tuple[bytes, ...] | None:
         """The first token of each label after a space, as the model's own tokenizer cuts it."""
-        return tuple([await self._first_token(f" {label}") for label in labels])
+        async with self._server() as server:
+            return tuple([await server.first_token(f" {label}") for label in labels])
 
     async def ask(self, request: Request, *, timeout_s: float) -> Reply:
         """Send the request once, to whichever server is free; its processor time comes with the reply."""
-        return await self._post("/v1" + PATHS[request.api], request_body(request), timeout_s)
+        async with self._server() as server:
+            return await server.ask(request, timeout_s)
 
     def read(self, request: Request, reply: Reply) -> Completion:
         """The answer in a reply."""
@@ -178,20 +183,19 @@ class Embedded:
             self._servers.clear()
             self._free = asyncio.Queue()
 
-    async def _first_token(self, text: str) -> bytes:
-        body = orjson.dumps({"content": text, "add_special": False, "with_pieces": True})
-        reply = await self._post("/tokenize", body, _TOKENIZE_S)
-        piece = orjson.loads(reply.body)["tokens"][0]["piece"]
-        return piece.encode() if isinstance(piece, str) else bytes(piece)
+    def processes(self) -> tuple[int, ...]:
+        """Ids of the server processes that run now."""
+        return tuple(server.process.pid for server in self._servers if server.process is not None)
 
-    async def _post(self, path: str, body: bytes, timeout_s: float) -> Reply:
+    @asynccontextmanager
+    async def _server(self) -> AsyncIterator[_Server]:
         async with self._starting:
             if not self._servers:
                 await self._start()
         free = self._free
         server = await free.get()
         try:
-            return await server.post(path, body, timeout_s)
+            yield server
         finally:
             free.put_nowait(server)
 
@@ -219,8 +223,27 @@ class _Server:
     card: TeacherCard
     clock: Clock
     restarts: int = 0
+    last_question: tuple[Message, ...] = ()
     process: asyncio.subprocess.Process | None = None
     transport: Transport | None = None
+
+    async def ask(self, request: Request, timeout_s: float) -> Reply:
+        path = "/v1" + PATHS[request.api]
+        spent = 0
+        if request.messages == self.last_question:
+            # All but the last token is cached, and a batch of one token may round otherwise than a longer one: 0.29 on
+            # a label's log-probability was seen. Another ending first, and the real one is computed as ever.
+            other = await self.post(path, request_body(_ending_otherwise(request)), timeout_s)
+            spent = other.compute_us or 0
+        self.last_question = request.messages
+        reply = await self.post(path, request_body(request), timeout_s)
+        return reply if reply.compute_us is None else replace(reply, compute_us=reply.compute_us + spent)
+
+    async def first_token(self, text: str) -> bytes:
+        body = orjson.dumps({"content": text, "add_special": False, "with_pieces": True})
+        reply = await self.post("/tokenize", body, _TOKENIZE_S)
+        piece = orjson.loads(reply.body)["tokens"][0]["piece"]
+        return piece.encode() if isinstance(piece, str) else bytes(piece)
 
     async def post(self, path: str, body: bytes, timeout_s: float) -> Reply:
         process, transport = await self._running()
@@ -259,8 +282,8 @@ class _Server:
             await process.wait()
 
     async def _running(self) -> tuple[asyncio.subprocess.Process, Transport]:
-        if self.process is not None and self.process.returncode is not None:
-            await self.stop()
+        if self.process is not None and (self.transport is None or self.process.returncode is not None):
+            await self.stop()  # Ended, or left half started by a cancelled question.
         if self.process is None or self.transport is None:
             if self.restarts == MOST_RESTARTS:
                 raise NotSent(f"the server of {self.card.name} crashed {MOST_RESTARTS + 1} times; it stays down")
@@ -286,6 +309,12 @@ class _Server:
     def _not_started(self, what: str) -> TeacherError:
         by_hand = f"{RUNTIME} can be tried by hand: {sys.executable} -m corpusgen.teachers.embedded_server"
         return NotSent(f"the server of {self.card.name} {what} while starting; {by_hand}")
+
+
+def _ending_otherwise(request: Request) -> Request:
+    *before, last = request.messages
+    other = replace(last, content=last.content[:-_ENDING] + " something else entirely")
+    return replace(request, messages=(*before, other), parameters={"max_tokens": 1})
 
 
 def _import_path() -> str:

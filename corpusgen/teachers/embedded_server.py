@@ -57,8 +57,8 @@ def _serve(weights: str, model: str, context: int) -> tuple[object, str]:
     params.n_threads_http = 2
     params.cache_prompt = True
     params.cache_ram_mib = 0
-    # With flash attention a label's log-probability moves by up to 0.32 with what the cache happens to hold; without
-    # it the same request gives the same bits, fresh, cached or on another server.
+    # With flash attention a label's log-probability moves by up to 0.37 with what the cache happens to hold; without
+    # it a prompt gives the same bits, fresh, cached or on another server.
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.warmup = params.ui = False
     params.verbosity = -1

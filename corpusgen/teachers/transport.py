@@ -146,7 +146,7 @@ class Transport:
 
     def _failure(self, response: aiohttp.ClientResponse, raw: bytes) -> TeacherError:
         status = response.status
-        message = f"HTTP {status} from {self.base_url}: {self._masked(provider_message(raw))}"
+        message = f"HTTP {status} from {self.base_url}: {provider_message(self._without_key(raw))}"
         if 300 <= status < 400:
             where = shown(self._masked(response.headers.get("Location", "")))
             return RequestRefused(f"HTTP {status}: {self.base_url} redirects to {where}; mend base_url", status=status)

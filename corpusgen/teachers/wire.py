@@ -5,7 +5,6 @@ Everything a server may get wrong on HTTP 200 is checked here and nowhere else; 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NoReturn
 
@@ -260,11 +259,15 @@ def _token_ids(entries: Sequence[dict[str, Any]]) -> tuple[int, ...] | None:
 
 
 def _values(values: Sequence[Json]) -> tuple[float | None, ...]:
-    if not set(map(type, values)) <= {float, int, type(None)}:
+    kinds = set(map(type, values))
+    if not kinds <= {float, int, type(None)}:
         raise TypeError("a log-probability is not a number")
-    known = [value for value in values if value is not None]
-    if known and not (max(known) <= _ROUNDING and not math.isnan(sum(known))):
+    known = [value for value in values if value is not None] if type(None) in kinds else values
+    # JSON as orjson reads it has neither NaN nor infinity, so comparing is enough.
+    if known and max(known) > _ROUNDING:
         raise ValueError(f"a log-probability of {max(known)}")
+    if kinds == {float} and min(known) > _NO_LOGPROB:
+        return tuple(values)
     return tuple([None if value is None or value <= _NO_LOGPROB else float(value) for value in values])
 
 

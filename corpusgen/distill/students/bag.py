@@ -17,19 +17,21 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.utils.extmath import randomized_svd
 
 from corpusgen.distill.losses import Loss, loss_and_gradient
-from corpusgen.distill.ngrams import bucket_count, count_ngrams, hash_ngrams
+from corpusgen.distill.ngrams import bucket_count, count_ngrams, hash_ngrams, in_blocks
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Singles: TypeAlias = npt.NDArray[np.float32]
 
 FORMAT = "corpusgen-bag-1"
-HARD = Loss(hard=1.0, soft=0.0)
+LANDMARKS = 3000
+HALF_SOFT = Loss(hard=0.5, soft=0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,8 @@ class SpaceSettings:
 class FitSettings:
     """What the linear map is fitted for, and how strongly it is held back."""
 
-    loss: Loss = HARD
-    penalty: float = 3e-6
+    loss: Loss = HALF_SOFT
+    penalty: float = 1e-5
     iterations: int = 300
 
 
@@ -65,13 +67,17 @@ class TextSpace:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Design:
-    """Labelled texts as points of a space, with the orthogonal basis in which a map over them is fitted."""
+    """Labelled texts in coordinates (n x r) along which a map over them is fitted.
+
+    The coordinates are those of the texts' own span, which loses nothing; beyond so many texts, of the span of some of
+    them. ``points`` and ``projections`` are those landmarks, ``axes`` (landmarks x r) turns a map back.
+    """
 
     space: TextSpace
     points: sp.csr_matrix
     projections: Singles
-    vectors: Floats
-    lengths: Floats
+    axes: Floats
+    coordinates: Floats
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,17 +91,8 @@ class BagStudent:
 
     def log_probabilities(self, texts: Sequence[str]) -> Floats:
         """Log-probability of every label for every text (n x k)."""
-        if not texts:
-            return np.zeros((0, len(self.labels)))
-        found = hash_ngrams(texts, self.bits)
-        rows = self.table.take(found.bytes_at[0], axis=0)
-        for buckets in found.bytes_at[1:]:
-            rows += self.table.take(buckets, axis=0)
-        rows[found.word_at] += self.table.take(found.words, axis=0) + self.table.take(found.pairs, axis=0)
-        sums = np.add.reduceat(rows, found.starts, axis=0)
-        lengths = np.sqrt(np.maximum(sums[:, -1:], np.finfo(np.float32).tiny))
-        scores: Floats = log_softmax(sums[:, :-1] / lengths + self.bias, axis=1)
-        return scores
+        blocks = [self._scores(block) for block in in_blocks(texts)]
+        return np.concatenate(blocks) if blocks else np.zeros((0, len(self.labels)))
 
     def at_temperature(self, temperature: float) -> BagStudent:
         """The same answers with flatter (above 1) or sharper (below 1) probabilities."""
@@ -112,21 +109,34 @@ class BagStudent:
 
     @classmethod
     def load(cls, folder: Path) -> BagStudent:
-        """Read what ``save`` wrote."""
+        """Read what ``save`` wrote. Raises OSError, or ValueError when the folder holds something else."""
         about = json.loads((folder / "student.json").read_text("utf-8"))
         if about.get("format") != FORMAT:
             raise ValueError(f"{folder / 'student.json'}: format is {about.get('format')!r}, this reads {FORMAT!r}")
-        arrays = load_file(folder / "student.safetensors")
+        arrays = _load_arrays(folder / "student.safetensors", len(about["labels"]), about["bits"])
         return cls(labels=tuple(about["labels"]), bits=about["bits"], table=arrays["table"], bias=arrays["bias"])
+
+    def _scores(self, texts: Sequence[str]) -> Floats:
+        found = hash_ngrams(texts, self.bits)
+        rows = self.table.take(found.bytes_at[0], axis=0)
+        for buckets in found.bytes_at[1:]:
+            rows += self.table.take(buckets, axis=0)
+        rows[found.word_at] += self.table.take(found.words, axis=0) + self.table.take(found.pairs, axis=0)
+        sums = np.add.reduceat(rows, found.starts, axis=0)
+        lengths = np.sqrt(np.maximum(sums[:, -1:], np.finfo(np.float32).tiny))
+        scores: Floats = log_softmax(sums[:, :-1] / lengths + self.bias, axis=1)
+        return scores
 
 
 def learn_space(texts: Sequence[str], settings: SpaceSettings = SpaceSettings()) -> TextSpace:
     """What the unlabelled pool says about n-grams: how rare they are, and which go together."""
     counts = count_ngrams(texts, settings.bits)
     occurs_in = counts.getnnz(axis=0)
-    rarity = np.log(len(texts) / np.maximum(occurs_in, 1)) + 1.0
+    rarity = np.log(max(len(texts), 1) / np.maximum(occurs_in, 1)) + 1.0
     rarity[1 << settings.bits :] *= settings.word_weight
-    weights = np.where(occurs_in >= settings.least_texts, rarity, 0.0).astype(np.float32)
+    # A pool of a few texts has no n-gram that is in several of them; it may then keep the rarer ones.
+    least = min(settings.least_texts, 1 + len(texts) // 100)
+    weights = np.where(occurs_in >= least, rarity, 0.0).astype(np.float32)
     columns = np.flatnonzero(weights[1 << settings.bits :]) + (1 << settings.bits)
     # Directions are sought among words only: bytes repeat what words say, and cost four times as much.
     return TextSpace(
@@ -137,19 +147,26 @@ def learn_space(texts: Sequence[str], settings: SpaceSettings = SpaceSettings())
     )
 
 
-def design(space: TextSpace, texts: Sequence[str]) -> Design:
-    """The texts as points, ready to be fitted any number of times."""
+def design(space: TextSpace, texts: Sequence[str], *, landmarks: int = LANDMARKS) -> Design:
+    """The texts in coordinates, ready to be fitted any number of times."""
     points = _scaled(count_ngrams(texts, space.settings.bits), space.weights)
     projections = np.asarray(points[:, space.columns] @ space.directions)
-    gram = (points @ points.T).toarray().astype(np.float64) + projections.astype(np.float64) @ projections.T
-    values, vectors = np.linalg.eigh(gram)
-    kept = values > values[-1] * 1e-9
+    chosen = np.unique(np.linspace(0, len(texts) - 1, min(len(texts), landmarks)).astype(np.int64))
+    spanning, spanning_projections = points[chosen], projections[chosen]
+    inner = (points @ spanning.T).toarray().astype(np.float64)
+    inner += projections.astype(np.float64) @ spanning_projections.T
+    values, vectors = np.linalg.eigh(inner[chosen])
+    kept = values > max(float(values.max(initial=0.0)) * 1e-9, 1e-12)
+    axes = vectors[:, kept] / np.sqrt(values[kept])
+    coordinates = inner @ axes
+    # The penalty means the same for texts of any length and number: coordinates have length 1 on average.
+    size = np.sqrt(np.square(coordinates).sum() / len(texts)) if kept.any() else 1.0
     return Design(
         space=space,
-        points=points,
-        projections=projections,
-        vectors=vectors[:, kept],
-        lengths=np.sqrt(values[kept]),
+        points=spanning,
+        projections=spanning_projections,
+        axes=axes / size,
+        coordinates=coordinates / size,
     )
 
 
@@ -162,6 +179,21 @@ def fit(lesson: Design, targets: Floats, labels: Sequence[str], settings: FitSet
 def settings_json(space: SpaceSettings, fitted: FitSettings) -> dict[str, Any]:
     """Both settings as plain values, for a report or a digest."""
     return {"space": asdict(space), "fit": asdict(fitted)}
+
+
+def _load_arrays(file: Path, classes: int, bits: int) -> dict[str, npt.NDArray[Any]]:
+    try:
+        arrays = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file}: {error}") from error
+    found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    wanted = {
+        "table": ((bucket_count(bits) + 1, classes + 1), np.dtype(np.float32)),
+        "bias": ((classes,), np.dtype(np.float64)),
+    }
+    if found != wanted:
+        raise ValueError(f"{file}: holds {found}, a student of {classes} labels and {bits} bits has {wanted}")
+    return arrays
 
 
 def _scaled(counts: sp.csr_matrix, weights: Singles) -> sp.csr_matrix:
@@ -182,9 +214,7 @@ def _directions(points: sp.csr_matrix, settings: SpaceSettings) -> Singles:
 def _solve(lesson: Design, targets: Floats, settings: FitSettings) -> tuple[Floats, Floats]:
     # The best map is a sum of the points themselves, so the search runs in their span: n unknowns per class instead
     # of one per bucket, and the answer is the same.
-    items, classes = targets.shape
-    size = np.sqrt(np.mean(np.square(lesson.lengths).sum() / items))
-    basis = lesson.vectors * (lesson.lengths / size)
+    classes, basis = targets.shape[1], lesson.coordinates
 
     def objective(flat: Floats) -> tuple[float, Floats]:
         weights, bias = flat[:-classes].reshape(-1, classes), flat[-classes:]
@@ -194,10 +224,9 @@ def _solve(lesson: Design, targets: Floats, settings: FitSettings) -> tuple[Floa
         return held, np.concatenate([slope.ravel(), gradient.sum(axis=0)])
 
     start = np.zeros((basis.shape[1] + 1) * classes)
-    options = {"maxiter": settings.iterations}
+    options = {"maxiter": settings.iterations, "ftol": 1e-7, "gtol": 1e-4}
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x
-    weights = found[:-classes].reshape(-1, classes)
-    return lesson.vectors @ (weights / (lesson.lengths * size)[:, None]), found[-classes:]
+    return lesson.axes @ found[:-classes].reshape(-1, classes), found[-classes:]
 
 
 def _fold(lesson: Design, duals: Floats) -> Singles:

@@ -1,0 +1,86 @@
+"""``corpusgen status`` and ``corpusgen query``: looking at a corpus."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from corpusgen.cli.options import corpus_option, emit, existing, json_option, money
+
+
+@click.command()
+@corpus_option
+@json_option
+def status(corpus_folder: Path, as_json: bool) -> None:
+    """Money (settled, promised, unconfirmed), runs, calls under way, drops with their reasons, datasets."""
+    with existing(corpus_folder) as corpus:
+        from corpusgen.stages.looking import corpus_status
+
+        found = corpus_status(corpus)
+    if as_json:
+        emit(found)
+        return
+    click.echo(f"corpus {found['corpus']}: {found['records']} records, {found['shards']} shards")
+    for one in found["balances"]:
+        show = money if one["unit"] == "usd" else "{:,}".format
+        cap = "no cap" if one["cap"] is None else f"cap {show(one['cap'])} ({one['origin']})"
+        click.echo(
+            f"  {one['scope']:<44} {one['unit']:<9} settled {show(one['settled'])}, promised {show(one['promised'])},"
+            f" unconfirmed {show(one['unconfirmed'])}, {cap}"
+        )
+    for one in found["runs"]:
+        click.echo(f"  run {one['run_id']} of {one['task']}: {one['status']}, started {one['started']}")
+    for one in found["drops"]:
+        click.echo(f"  dropped {one['items']} at {one['stage']}: {one['reason']}")
+    for one in found["datasets"]:
+        click.echo(f"  dataset {one['dataset']}: {one['status']}, {one['rows']} rows")
+    for one in found["students"]:
+        click.echo(f"  student {one['student_id']} of {one['dataset']}")
+
+
+@click.command()
+@click.argument("sql")
+@corpus_option
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["table", "json", "jsonl", "csv", "parquet"]),
+    default="table",
+    show_default=True,
+    help="parquet needs --out.",
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file, not to stdout.")
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Time limit.")
+@click.option("--memory-mb", type=click.IntRange(min=256), default=2048, show_default=True, help="Memory limit.")
+@json_option
+def query(
+    sql: str, corpus_folder: Path, kind: str, out: Path | None, seconds: float, memory_mb: int, as_json: bool
+) -> None:
+    """Answer one SQL question about the corpus.
+
+    Tables: records, runs, calls, balances, drops, decisions, shards, datasets, students. The question runs in a process
+    of its own over a copy in memory, so no statement can harm the corpus.
+    """
+    if kind == "parquet" and out is None:
+        raise click.UsageError("--format parquet needs --out FILE")
+    with existing(corpus_folder) as corpus:
+        from corpusgen.stages.looking import ask_sql
+        from corpusgen.store.durable import write_file
+        from corpusgen.store.query import QueryLimits
+        from corpusgen.store.tabulate import tabulate, write_parquet
+
+        result = ask_sql(corpus, sql, QueryLimits(seconds=seconds, memory_mb=memory_mb))
+    if result.truncated and not as_json:
+        click.echo(f"note: cut off after {len(result.table):,} rows; ask for fewer", err=True)
+    if kind == "parquet" and out is not None:
+        write_parquet(result, out)
+    elif out is not None:
+        write_file(out, tabulate(result, kind).encode())  # type: ignore[arg-type] # click has checked the word
+    elif as_json:
+        rows = [json.loads(line) for line in tabulate(result, "jsonl").splitlines()]
+        emit({"columns": list(result.columns), "rows": rows, "truncated": result.truncated})
+    else:
+        sys.stdout.write(tabulate(result, kind))  # type: ignore[arg-type] # click has checked the word

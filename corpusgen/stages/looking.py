@@ -1,0 +1,174 @@
+"""Looking at a corpus: its state in figures, and questions in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from corpusgen.budget.ledger import balances, unit_name
+from corpusgen.corpus import Corpus, moment
+from corpusgen.records import Json
+from corpusgen.store.manifest import read_manifest
+from corpusgen.store.query import QueryLimits, QueryResult, run_query
+
+_TEXT, _INT, _TIME = pa.string(), pa.int64(), pa.timestamp("us", "UTC")
+
+TABLES: dict[str, tuple[str, list[tuple[str, pa.DataType]]]] = {
+    "runs": (
+        "select run_id, task, spec_digest, status, started_us, ended_us from runs",
+        [
+            ("run_id", _TEXT),
+            ("task", _TEXT),
+            ("spec_digest", _TEXT),
+            ("status", _TEXT),
+            ("started_time", _TIME),
+            ("ended_time", _TIME),
+        ],
+    ),
+    "calls": (
+        "select call_id, run_id, lower(hex(request_key)), teacher, role, attempt, state, reserved_microusd,"
+        " reserved_tokens, microusd, tokens, price_version, error, reserved_us, closed_us from calls",
+        [
+            ("call_id", _INT),
+            ("run_id", _TEXT),
+            ("request_key", _TEXT),
+            ("teacher", _TEXT),
+            ("role", _TEXT),
+            ("attempt", _INT),
+            ("state", _TEXT),
+            ("reserved_microusd", _INT),
+            ("reserved_tokens", _INT),
+            ("microusd", _INT),
+            ("tokens", _INT),
+            ("price_version", _TEXT),
+            ("error", _TEXT),
+            ("reserved_time", _TIME),
+            ("closed_time", _TIME),
+        ],
+    ),
+    "balances": (
+        "select scope, unit, settled, promised, unconfirmed, cap, origin"
+        " from balances left join caps using (scope, unit)",
+        [
+            ("scope", _TEXT),
+            ("unit", _TEXT),
+            ("settled", _INT),
+            ("promised", _INT),
+            ("unconfirmed", _INT),
+            ("cap", _INT),
+            ("origin", _TEXT),
+        ],
+    ),
+    "drops": (
+        "select run_id, stage, item_id, reason, detail, score, threshold, repeat_of from drops",
+        [
+            ("run_id", _TEXT),
+            ("stage", _TEXT),
+            ("item_id", _TEXT),
+            ("reason", _TEXT),
+            ("detail", _TEXT),
+            ("score", pa.float64()),
+            ("threshold", pa.float64()),
+            ("repeat_of", _TEXT),
+        ],
+    ),
+    "decisions": (
+        "select decision_id, run_id, stage, subject, outcome, decision, decided_us from decisions",
+        [
+            ("decision_id", _INT),
+            ("run_id", _TEXT),
+            ("stage", _TEXT),
+            ("subject", _TEXT),
+            ("outcome", _TEXT),
+            ("decision", _TEXT),
+            ("decided_time", _TIME),
+        ],
+    ),
+    "shards": (
+        "select name, dataset, split, rows, sha256, size_bytes, committed_us from shards",
+        [
+            ("name", _TEXT),
+            ("dataset", _TEXT),
+            ("split", _TEXT),
+            ("rows", _INT),
+            ("sha256", _TEXT),
+            ("size_bytes", _INT),
+            ("committed_time", _TIME),
+        ],
+    ),
+    "datasets": (
+        "select name, version, status, manifest, sealed_us from datasets",
+        [("name", _TEXT), ("version", _TEXT), ("status", _TEXT), ("manifest", _TEXT), ("sealed_time", _TIME)],
+    ),
+    "students": (
+        "select student_id, run_id, dataset, facts, trained_us from students",
+        [("student_id", _TEXT), ("run_id", _TEXT), ("dataset", _TEXT), ("facts", _TEXT), ("trained_time", _TIME)],
+    ),
+}
+"""The journal's tables as questions see them: our SQL, and the columns it gives."""
+
+
+def ask_sql(corpus: Corpus, sql: str, limits: QueryLimits) -> QueryResult:
+    """The answer to one question. Raises QueryError for what is wrong, refused, too long or too large."""
+    manifest = read_manifest(corpus.folder)
+    return run_query(sql, shard_paths=manifest.paths(corpus.folder), tables=journal_tables(corpus), limits=limits)
+
+
+def journal_tables(corpus: Corpus) -> dict[str, pa.Table]:
+    """The journal's tables in Arrow."""
+    return {name: _table(corpus, *source) for name, source in TABLES.items()}
+
+
+def _table(corpus: Corpus, sql: str, columns: list[tuple[str, pa.DataType]]) -> pa.Table:
+    rows = corpus.journal.query(sql)
+    arrays = [pa.array([row[at] for row in rows], kind) for at, (_, kind) in enumerate(columns)]
+    return pa.table(arrays, schema=pa.schema(columns))
+
+
+def corpus_status(corpus: Corpus) -> dict[str, Json]:
+    """Everything ``corpusgen status`` says; money in micro-dollars."""
+    journal = corpus.journal
+    return {
+        "corpus": str(corpus.folder),
+        "records": journal.query("select count(*) from records")[0][0],
+        "shards": journal.query("select count(*) from shards")[0][0],
+        "in_flight": journal.query("select count(*) from calls where state = 'promised'")[0][0],
+        "balances": list(_balances(corpus)),
+        "runs": [
+            {
+                "run_id": row[0],
+                "task": row[1],
+                "status": row[2],
+                "started": moment(row[3]).isoformat(timespec="seconds"),
+            }
+            for row in journal.query("select run_id, task, status, started_us from runs order by started_us")
+        ],
+        "drops": [
+            {"stage": row[0], "reason": row[1], "items": row[2]}
+            for row in journal.query("select stage, reason, count(*) from drops group by 1, 2 order by 3 desc")
+        ],
+        "datasets": [
+            {"dataset": f"{row[0]}-{row[1]}", "status": row[2], "rows": row[3]}
+            for row in journal.query(
+                "select name, version, status, json_extract(manifest, '$.file.rows') from datasets order by sealed_us"
+            )
+        ],
+        "students": [
+            {"student_id": row[0], "dataset": row[1]}
+            for row in journal.query("select student_id, dataset from students order by trained_us")
+        ],
+    }
+
+
+def _balances(corpus: Corpus) -> Iterator[dict[str, Json]]:
+    for one in balances(corpus.journal):
+        yield {
+            "scope": one.scope,
+            "unit": unit_name(one.unit),
+            "settled": one.settled,
+            "promised": one.promised,
+            "unconfirmed": one.unconfirmed,
+            "cap": one.cap,
+            "origin": one.origin,
+        }
