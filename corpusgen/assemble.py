@@ -10,7 +10,7 @@ import orjson
 
 from corpusgen.corpus import moment
 from corpusgen.records import Completion, Json, Kind, Message, Record, Reply, Request, TokenLogprobs, canonical_json
-from corpusgen.store.answers import Answer, Card, RecordRow, Stored
+from corpusgen.store.answers import Answer, Card, Kept, RecordRow, Stored
 from corpusgen.teachers.labels import LabelReading, read_label
 from corpusgen.teachers.teacher import Teacher
 
@@ -68,9 +68,13 @@ def read_labels(facts: RunFacts, completion: Completion) -> LabelReading | None:
 
 def record_of_stored(facts: RunFacts, card: Card, stored: Stored, teacher: Teacher) -> Record:
     """The record of a row in the journal."""
-    request = request_of(stored.request)
-    completion = teacher.read(request, reply_of(stored.answer))
-    return record_of(facts, card, stored.row, stored.answer, request, completion, read_labels(facts, completion))
+    return record_of_kept(facts, card, stored, request_of(stored.request), teacher)
+
+
+def record_of_kept(facts: RunFacts, card: Card, kept: Kept, request: Request, teacher: Teacher) -> Record:
+    """The record of a row in the journal whose request is known."""
+    completion = teacher.read(request, reply_of(kept.answer))
+    return record_of(facts, card, kept.row, kept.answer, request, completion, read_labels(facts, completion))
 
 
 def record_of(
@@ -83,7 +87,7 @@ def record_of(
     reading: LabelReading | None,
 ) -> Record:
     """The record of an answer."""
-    keys = dict.fromkeys((row.first_key, row.request_key))
+    key = row.request_key.hex()
     cost = answer.cost_microusd + row.item.get("first_cost_microusd", 0)
     return Record(
         record_id=row.record_id,
@@ -117,8 +121,8 @@ def record_of(
         model_served=completion.model_served,
         route=card.route,
         host=card.host,
-        request_key=row.request_key.hex(),
-        request_keys=tuple(key.hex() for key in keys),
+        request_key=key,
+        request_keys=(key,) if row.first_key == row.request_key else (row.first_key.hex(), key),
         provider_request_id=answer.provider_request_id,
         terms_set_id=card.terms_set_id,
         licence_expression=facts.licence_expression,
@@ -136,7 +140,12 @@ def record_of(
     )
 
 
-def _tokens(logprobs: TokenLogprobs | None) -> dict[str, Any]:
-    names = ("token_bytes", "token_ids", "token_logprobs", "topk_bytes", "topk_ids", "topk_logprobs", "topk_len")
-    fields = {name: getattr(logprobs, name, None) for name in names}
-    return fields | {"logprob_kind": logprobs and logprobs.kind, "tokenizer": logprobs and logprobs.tokenizer}
+_TOKENS = ("token_bytes", "token_ids", "token_logprobs", "topk_bytes", "topk_ids", "topk_logprobs", "topk_len")
+_NO_TOKENS: Mapping[str, Any] = dict.fromkeys((*_TOKENS, "logprob_kind", "tokenizer"))
+
+
+def _tokens(logprobs: TokenLogprobs | None) -> Mapping[str, Any]:
+    if logprobs is None:
+        return _NO_TOKENS
+    fields = {name: getattr(logprobs, name) for name in _TOKENS}
+    return fields | {"logprob_kind": logprobs.kind, "tokenizer": logprobs.tokenizer}

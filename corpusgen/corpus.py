@@ -44,6 +44,8 @@ class Corpus:
     new_run_id: Callable[[], str]
     flights: dict[bytes, asyncio.Future[None]] = field(default_factory=dict)
     """Requests under way in this process, so that the same one is sent once."""
+    unanswered: set[bytes] = field(default_factory=set)
+    """Requests that had no answer when somebody looked, shortly before they are asked."""
 
     @classmethod
     def open(

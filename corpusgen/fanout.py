@@ -18,23 +18,33 @@ from typing import Any, Literal
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_exponential_jitter
 
-from corpusgen.assemble import RunFacts, read_labels, record_of, record_of_stored, reply_of
-from corpusgen.budget.ledger import Intent, Ledger, Reservation
+from corpusgen.assemble import RunFacts, read_labels, record_of, record_of_kept, reply_of, request_of
+from corpusgen.budget.ledger import Amounts, Intent, Ledger, Reservation
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus, microseconds
-from corpusgen.errors import Interrupted, NotSent, RateLimited, TeacherError, UsageOverrun
+from corpusgen.errors import (
+    CorpusgenError,
+    Interrupted,
+    NotSent,
+    RateLimited,
+    RequestRefused,
+    TeacherError,
+    UsageOverrun,
+)
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Completion, Record, Reply, Request
 from corpusgen.store.answers import (
     Answer,
     Card,
+    Kept,
     RecordRow,
-    Stored,
     find_answer,
-    records_by_id,
+    kept_records,
+    known_answers,
     store_answer,
     store_record,
+    stored_request,
 )
 from corpusgen.teachers.labels import LabelReading
 from corpusgen.teachers.pacing import Pacer
@@ -44,9 +54,11 @@ LOOK_AHEAD = 256
 WIDER = 10
 """How many times more runners-up are asked for when a label was not among them."""
 FATAL_STATUS = frozenset({401, 402, 403, 404})
-"""Refusals that no other prompt would escape: key, payment, permission, model."""
+"""Refusals that no other prompt would escape: key, payment, permission, model; an empty account may come as a 429."""
 FAILURES_IN_A_ROW = 8
 MOST_TRIES = 50
+UNTOLD_PAUSE_S = 0.5
+"""How long everybody waits when a teacher says to slow down, but not for how long."""
 
 
 @dataclass(kw_only=True)
@@ -91,6 +103,10 @@ class Hold:
 
 class _Ended(Exception):
     """The asking ended before this was sent."""
+
+
+class _Answered(CorpusgenError):
+    """Somebody else got the answer in the meantime."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +163,15 @@ class _Stream:
     error: Exception | None = None
     closed: bool = False
     workers: list[asyncio.Task[None]] = field(default_factory=list)
-    upcoming: Iterator[tuple[Prompt, Stored | None]] = field(init=False)
+    upcoming: Iterator[tuple[Prompt, Kept | None]] = field(init=False)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    dropped: set[tuple[str, str]] = field(init=False)
+    """What failed in an earlier try of this run; an answer takes it back."""
     out: asyncio.Queue[Record | None] = field(init=False)
 
     def __post_init__(self) -> None:
         self.upcoming = self._look_up()
+        self.dropped = _dropped(self.asker)
         self.out = asyncio.Queue(maxsize=self.asker.in_flight)
 
     def start(self, group: asyncio.TaskGroup) -> None:
@@ -187,25 +206,36 @@ class _Stream:
     async def _next(self) -> Prompt | None:
         """The next prompt to ask; known answers go to the reader on the way, in the order of the prompts."""
         async with self.turn:
-            for prompt, stored in self.upcoming:
-                if stored is None:
+            for prompt, kept in self.upcoming:
+                if kept is None:
                     return prompt
-                await self._deliver(self._remember(stored))
+                await self._deliver(self._remember(prompt, kept))
                 if self.asker.hold.ended:
                     break
         return None
 
-    def _look_up(self) -> Iterator[tuple[Prompt, Stored | None]]:
+    def _look_up(self) -> Iterator[tuple[Prompt, Kept | None]]:
         while chunk := list(islice(self.prompts, LOOK_AHEAD)):
             names = [prompt.record_id for prompt in chunk]
-            known = records_by_id(self.asker.corpus.journal.reader, names)
+            known = kept_records(self.asker.corpus.journal.reader, names)
+            self._note_unanswered(
+                [prompt.request.key for prompt, name in zip(chunk, names, strict=True) if name not in known]
+            )
             yield from zip(chunk, map(known.get, names), strict=True)
 
-    def _remember(self, stored: Stored) -> Record:
-        asker = self.asker
+    def _note_unanswered(self, keys: list[bytes]) -> None:
+        corpus = self.asker.corpus
+        answered = known_answers(corpus.journal.reader, keys)
+        corpus.unanswered -= answered
+        corpus.unanswered |= set(keys) - answered
+
+    def _remember(self, prompt: Prompt, kept: Kept) -> Record:
+        asker, request = self.asker, prompt.request
         asker.counts.known += 1
-        facts, card = _facts_of(asker, stored.row.run_id), _card_of(asker, stored.answer.card_id)
-        return record_of_stored(facts, card, stored, asker.teacher)
+        if kept.row.request_key != request.key:  # it was asked again, with more runners-up
+            request = request_of(stored_request(asker.corpus.journal.reader, kept.row.request_key))
+        facts, card = _facts_of(asker, kept.row.run_id), _card_of(asker, kept.answer.card_id)
+        return record_of_kept(facts, card, kept, request, asker.teacher)
 
     async def _answer(self, prompt: Prompt) -> None:
         try:
@@ -214,17 +244,24 @@ class _Stream:
             await self._call_failed(prompt, error)
         else:
             self.asker.counts.failures_in_a_row = 0
+            if (place := _place(prompt)) in self.dropped:
+                self.dropped.discard(place)
+                await _undrop(self.asker, place)
             await self._deliver(record)
 
     async def _deliver(self, record: Record) -> None:
         self.asker.counts.done += 1
-        with self.asker.hold():
-            await self.out.put(record)
+        if self.out.full():
+            with self.asker.hold():
+                await self.out.put(record)
+        else:
+            self.out.put_nowait(record)
 
     async def _call_failed(self, prompt: Prompt, error: TeacherError) -> None:
         counts = self.asker.counts
         counts.failures_in_a_row += 1
-        hopeless = error.status in FATAL_STATUS or isinstance(error, NotSent | UsageOverrun)
+        empty_account = isinstance(error, RequestRefused) and error.status == 429
+        hopeless = error.status in FATAL_STATUS or empty_account or isinstance(error, NotSent | UsageOverrun)
         if self.asker.on_failure == "raise" or hopeless or counts.failures_in_a_row >= FAILURES_IN_A_ROW:
             self._fail(error)
         await _drop(self.asker, prompt, error)
@@ -255,7 +292,8 @@ class _Got:
     answer: Answer
     completion: Completion
     reading: LabelReading | None
-    bought: bool
+    used: Amounts | None
+    """What it cost now; None for an answer that was known."""
 
 
 Finish = Callable[[_Got], RecordRow | None]
@@ -315,7 +353,7 @@ def _row(asker: Asker, prompt: Prompt, first: _Got, got: _Got) -> RecordRow:
 
 
 def _of_another_run(asker: Asker, got: _Got) -> bool:
-    if got.bought:
+    if got.used is not None:
         return False
     rows = asker.corpus.journal.query(
         "select c.run_id from answers a join calls c using (call_id) where a.request_key = ?", (got.request.key,)
@@ -325,27 +363,32 @@ def _of_another_run(asker: Asker, got: _Got) -> bool:
 
 async def _obtain(asker: Asker, prompt: Prompt, request: Request, finish: Finish) -> tuple[_Got, RecordRow | None]:
     """The answer to a request (known, under way for somebody else, or bought now) and the record it completes."""
-    flights = asker.corpus.flights
+    corpus, key = asker.corpus, request.key
     while True:
-        answer = find_answer(asker.corpus.journal.reader, request.key)
+        # Looked up with its neighbours a moment ago, unless it has been under way since.
+        answer = None if key in corpus.unanswered else find_answer(corpus.journal.reader, key)
         if answer is not None:
             return await _known(asker, request, answer, finish)
-        flight = flights.get(request.key)
-        if flight is None:
-            break
-        await asyncio.wait([flight])
-    flights[request.key] = flight = asyncio.get_running_loop().create_future()
-    try:
-        return await _buy(asker, prompt, request, finish)
-    finally:
-        del flights[request.key]
-        flight.set_result(None)
+        corpus.unanswered.discard(key)
+        flight = corpus.flights.get(key)
+        if flight is not None:
+            await asyncio.wait([flight])
+            continue
+        corpus.flights[key] = flight = asyncio.get_running_loop().create_future()
+        try:
+            return await _buy(asker, prompt, request, finish)
+        except _Answered:
+            continue
+        finally:
+            del corpus.flights[key]
+            corpus.unanswered.discard(key)
+            flight.set_result(None)
 
 
 async def _known(asker: Asker, request: Request, answer: Answer, finish: Finish) -> tuple[_Got, RecordRow | None]:
     completion = asker.teacher.read(request, reply_of(answer))
     reading = read_labels(asker.facts, completion)
-    got = _Got(request=request, answer=answer, completion=completion, reading=reading, bought=False)
+    got = _Got(request=request, answer=answer, completion=completion, reading=reading, used=None)
     row = finish(got)
     if row is not None:
         await asker.corpus.journal.run(lambda transaction: store_record(transaction, row))
@@ -353,30 +396,45 @@ async def _known(asker: Asker, request: Request, answer: Answer, finish: Finish)
 
 
 async def _buy(asker: Asker, prompt: Prompt, request: Request, finish: Finish) -> tuple[_Got, RecordRow | None]:
-    retrying = AsyncRetrying(
+    try:
+        return await _try(asker, prompt, request, finish, 1)
+    except TeacherError as error:
+        failure = error
+    async for attempt in _retrying(asker):
+        with attempt:
+            number = attempt.retry_state.attempt_number
+            if number == 1:
+                raise failure  # the try above; most calls need no more, and retrying has its price
+            return await _try(asker, prompt, request, finish, number)
+    raise AssertionError("unreachable: tenacity re-raises")  # pragma: no cover
+
+
+def _retrying(asker: Asker) -> AsyncRetrying:
+    def again(error: BaseException) -> bool:
+        return isinstance(error, TeacherError) and error.transient and not asker.hold.ended
+
+    return AsyncRetrying(
         stop=_Stop(attempts=asker.attempts),
-        retry=retry_if_exception(
-            lambda error: isinstance(error, TeacherError) and error.transient and not asker.hold.ended
-        ),
+        retry=retry_if_exception(again),
         wait=_wait,
         sleep=asker.sleep,
         reraise=True,
     )
-    async for attempt in retrying:
-        with attempt:
-            return await _try(asker, prompt, request, finish, attempt.retry_state.attempt_number)
-    raise AssertionError("unreachable: tenacity re-raises")  # pragma: no cover
 
 
 @dataclass(kw_only=True)
 class _Stop:
-    """Give up after so many failures; being told to slow down is not one."""
+    """Give up after so many failures; being told to slow down is not one, unless it may have been billed.
+
+    A refusal that may be billed is booked at its worst case each time, so trying on and on would use the budget up.
+    """
 
     attempts: int
     failures: int = 0
 
     def __call__(self, state: RetryCallState) -> bool:
-        self.failures += not isinstance(_error(state), RateLimited)
+        error = _error(state)
+        self.failures += not (isinstance(error, RateLimited) and not error.billable)
         return self.failures >= self.attempts or state.attempt_number >= MOST_TRIES
 
 
@@ -389,7 +447,7 @@ def _error(state: RetryCallState) -> BaseException | None:
 
 def _wait(state: RetryCallState) -> float:
     error = _error(state)
-    held_back = isinstance(error, TeacherError) and error.retry_after_s is not None
+    held_back = isinstance(error, TeacherError) and bool(error.retry_after_s)
     return 0.0 if held_back else _backoff(state)  # the pacer holds everybody back for what was asked
 
 
@@ -400,9 +458,16 @@ async def _try(
     if asker.hold.ended:
         raise _Ended
     await asker.pacer.turn()
-    reservation = await asker.ledger.reserve(_intent(asker, prompt, request, attempt))
+    reservation = await asker.ledger.reserve(
+        _intent(asker, prompt, request, attempt), unless=lambda transaction: _refuse_answered(transaction, request.key)
+    )
     with asker.hold():
         return await _ask(asker, reservation, request, finish)
+
+
+def _refuse_answered(transaction: Transaction, key: bytes) -> None:
+    if known_answers(transaction.connection, [key]):
+        raise _Answered
 
 
 def _intent(asker: Asker, prompt: Prompt, request: Request, attempt: int) -> Intent:
@@ -442,7 +507,9 @@ async def _ask(
 
 
 async def _close_failed(asker: Asker, reservation: Reservation, error: TeacherError) -> None:
-    if error.retry_after_s is not None:
+    if isinstance(error, RateLimited):
+        asker.pacer.pause(error.retry_after_s or UNTOLD_PAUSE_S)
+    elif error.retry_after_s is not None:
         asker.pacer.pause(error.retry_after_s)
     await asker.corpus.journal.run(lambda transaction: asker.ledger.failed(transaction, reservation, error))
     asker.ledger.freed()
@@ -450,11 +517,12 @@ async def _close_failed(asker: Asker, reservation: Reservation, error: TeacherEr
 
 def _read(asker: Asker, request: Request, reply: Reply) -> _Got:
     completion = asker.teacher.read(request, reply)
+    used = asker.rate.used(completion.usage)
     answer = Answer(
         request_key=request.key,
         card_id=asker.card.card_id,
         usage=completion.usage,
-        cost_microusd=asker.rate.used(completion.usage).microusd,
+        cost_microusd=used.microusd,
         price_version=asker.rate.version,
         provider_request_id=completion.provider_request_id or reply.request_id,
         sent_us=microseconds(reply.sent_time),
@@ -463,12 +531,13 @@ def _read(asker: Asker, request: Request, reply: Reply) -> _Got:
         body=reply.body,
     )
     reading = read_labels(asker.facts, completion)
-    return _Got(request=request, answer=answer, completion=completion, reading=reading, bought=True)
+    return _Got(request=request, answer=answer, completion=completion, reading=reading, used=used)
 
 
 async def _keep(asker: Asker, reservation: Reservation, got: _Got, row: RecordRow | None) -> None:
     """Settle and store in one transaction: paid for and kept, or neither."""
-    used = asker.rate.used(got.completion.usage)
+    used = got.used
+    assert used is not None
 
     def operation(transaction: Transaction) -> None:
         asker.ledger.settle(transaction, reservation, used)
@@ -485,17 +554,29 @@ async def _keep(asker: Asker, reservation: Reservation, got: _Got, row: RecordRo
         )
 
 
+def _place(prompt: Prompt) -> tuple[str, str]:
+    return f"ask:{prompt.item.split}", prompt.item.item_id
+
+
+def _dropped(asker: Asker) -> set[tuple[str, str]]:
+    rows = asker.corpus.journal.query(
+        "select stage, item_id from drops where run_id = ? and stage glob 'ask:*'", (asker.facts.run_id,)
+    )
+    return {(stage, item_id) for stage, item_id in rows}
+
+
 async def _drop(asker: Asker, prompt: Prompt, error: TeacherError) -> None:
     reason = type(error).__name__
     asker.counts.drops[reason] += 1
-    values = (asker.facts.run_id, f"ask:{prompt.item.split}", prompt.item.item_id, reason, str(error))
+    values = (asker.facts.run_id, *_place(prompt), reason, str(error))
+    sql = "insert or replace into drops(run_id, stage, item_id, reason, detail) values(?, ?, ?, ?, ?)"
+    await asker.corpus.journal.run(lambda transaction: transaction.execute(sql, values).close())
 
-    def operation(transaction: Transaction) -> None:
-        transaction.execute(
-            "insert or replace into drops(run_id, stage, item_id, reason, detail) values(?, ?, ?, ?, ?)", values
-        )
 
-    await asker.corpus.journal.run(operation)
+async def _undrop(asker: Asker, place: tuple[str, str]) -> None:
+    values = (asker.facts.run_id, *place)
+    sql = "delete from drops where run_id = ? and stage = ? and item_id = ?"
+    await asker.corpus.journal.run(lambda transaction: transaction.execute(sql, values).close())
 
 
 def _card_of(asker: Asker, card_id: str) -> Card:

@@ -157,9 +157,13 @@ class Journal:
         """Apply an operation durably and give back its result.
 
         The operation runs in the writer thread. If it raises a CorpusgenError it must not have written anything; its
-        neighbours in the same transaction are kept. A caller that is cancelled leaves the operation to complete.
+        neighbours in the same transaction are kept. A caller that is cancelled goes when the operation is done.
         """
-        return await self.start(operation)
+        try:
+            return await self.start(operation)
+        except asyncio.CancelledError:
+            await self.start(_nothing)  # first come, first served: when this is done, so is the operation
+            raise
 
     def start(self, operation: Operation[T]) -> asyncio.Future[T]:
         """As ``run``, for a caller that waits later."""
@@ -256,9 +260,10 @@ class Journal:
             if len(batch) == 1:
                 _fail(batch, _foreign(error, self.path))
                 return
-            for job in batch:
-                job.error = None
-                self._commit([job])
+            middle = len(batch) // 2  # by halves, so that one failure among thousands costs few commits
+            for half in (batch[:middle], batch[middle:]):
+                _fail(half, None)
+                self._commit(half)
 
     def _apply(self, batch: list[_Job[Any]]) -> None:
         transaction = Transaction(connection=self._writer, now_us=self.clock_us())
@@ -278,7 +283,11 @@ class Journal:
             job.error = error
 
 
-def _fail(batch: list[_Job[Any]], error: BaseException) -> None:
+def _nothing(_: Transaction) -> None:
+    """An operation to wait for."""
+
+
+def _fail(batch: list[_Job[Any]], error: BaseException | None) -> None:
     for job in batch:
         job.error = error
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpusgen.corpus import Corpus
-from corpusgen.errors import BudgetExhausted, CorpusgenError, PartialFailure
+from corpusgen.errors import CorpusgenError, PartialFailure
 from corpusgen.fanout import answers
 from corpusgen.prompting.prompts import prompts
 from corpusgen.records import Json, Record
@@ -161,7 +161,7 @@ async def run_task(
                 await ask_for_labels(run, watch)
             else:
                 await ask_for_texts(run, watch)
-        except BudgetExhausted:
+        except CorpusgenError:
             await end_run(run, "stopped")
             raise
         finally:

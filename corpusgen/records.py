@@ -72,12 +72,18 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Tokens one call used. ``input_tokens`` includes cached ones, ``output_tokens`` includes reasoning."""
+    """Tokens one call used. ``input_tokens`` includes cached and written ones, ``output_tokens`` includes reasoning."""
 
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int = 0
     reasoning_tokens: int | None = None
+    cache_write_tokens: int = 0
+    """Input the provider wrote to its prompt cache, which some bill above plain input."""
+    cache_write_1h_tokens: int = 0
+    """Those of ``cache_write_tokens`` that are kept for an hour or longer."""
+    service_tier: str | None = None
+    """The tier that answered, in the provider's word; it decides the price."""
 
     @property
     def total_tokens(self) -> int:
@@ -224,6 +230,9 @@ class Record:
 
 def canonical_json(value: Json) -> bytes:
     """JSON bytes that are equal for equal values: sorted keys, UTF-8, 1.0 written as 1."""
+    written = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    if b".0" not in written:  # no whole number is written as a fraction, which holds for almost every request
+        return written
     return orjson.dumps(_whole_numbers(value), option=orjson.OPT_SORT_KEYS)
 
 

@@ -76,7 +76,8 @@ def _decimal(value: Json, wanted: str) -> Decimal:
     return number
 
 
-_Written = float | Annotated[str, Field(pattern=r"^[0-9._eE+-]+$")]
+_Written = Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^[0-9][0-9._eE+-]*$")]
+"""How people may write an amount, for the JSON Schema: 2.50, 1e6 or "0.10"."""
 MicroUsd = Annotated[int, BeforeValidator(microusd, json_schema_input_type=_Written)]
 Count = Annotated[int, BeforeValidator(count, json_schema_input_type=_Written)]
 Several = Annotated[int, Field(ge=1), BeforeValidator(count, json_schema_input_type=_Written)]
@@ -137,11 +138,50 @@ class SeedFiles(_Part):
     gold: Seeds | None = None
 
 
-class Price(_Part):
-    """Dollars per million tokens."""
+def usd_only(value: Json) -> Json:
+    """``usd``, however it is capitalised. Refuses every other currency."""
+    if not isinstance(value, str) or value.lower() != "usd":
+        raise ValueError(f"prices are in usd, found {_shown(value)}; convert them and name the rate under source")
+    return "usd"
+
+
+class Figures(_Part):
+    """Dollars per million tokens of each kind; one left out costs what input costs."""
 
     input_usd_per_mtok: MicroUsd
     output_usd_per_mtok: MicroUsd
+    cached_input_usd_per_mtok: MicroUsd | None = Field(None, description="Input read from the provider's prompt cache")
+    cache_write_usd_per_mtok: MicroUsd | None = Field(None, description="Input written to it for minutes")
+    cache_write_1h_usd_per_mtok: MicroUsd | None = Field(None, description="Input written to it for an hour or longer")
+
+
+class LongContext(Figures):
+    """What a whole request costs when its input is longer than so many tokens."""
+
+    above_input_tokens: Several
+
+
+class TierPrice(Figures):
+    """What one service tier costs."""
+
+    long_context: tuple[LongContext, ...] = ()
+
+    @model_validator(mode="after")
+    def _rising(self) -> TierPrice:
+        marks = [step.above_input_tokens for step in self.long_context]
+        late = [at for at in range(1, len(marks)) if marks[at] <= marks[at - 1]]
+        if late:
+            raise Misplaced((("long_context", late[0], "above_input_tokens"), "must be more than the one before"))
+        return self
+
+
+class Price(TierPrice):
+    """What a teacher's tokens cost, at its standard tier and at others."""
+
+    tiers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], TierPrice] = Field(
+        {}, description="Other service tiers by the name the provider gives them: batch, flex, priority"
+    )
+    currency: Annotated[Literal["usd"], BeforeValidator(usd_only)] = "usd"
     source: str = Field(description="Where the price is written, and on which day")
 
 
@@ -197,15 +237,16 @@ class Labels(_Part):
         return self
 
     def _mistakes(self) -> Iterator[tuple[Place, str]]:
-        first: dict[str, str] = {}
+        first: dict[str, int] = {}
         for at, name in enumerate(self.names):
             place: Place = ("names", at)
             if not name.strip() or name != name.strip() or not name.isprintable():
                 yield place, f"label {name!r} must be printable text without space around it"
                 continue
-            other = first.setdefault(name.split()[0].casefold(), name)
-            if other is not name:
-                same = "stands twice" if other == name else f"begins with the same word as {other!r}"
+            other = first.setdefault(name.split()[0].casefold(), at)
+            if other != at:
+                alike = self.names[other]
+                same = "stands twice" if alike == name else f"begins with the same word as {alike!r}"
                 yield place, f"label {name!r} {same}; labels are told apart by how they begin, so rename one"
 
 
@@ -301,10 +342,13 @@ class TaskSpec(_Part):
 
     @property
     def identity(self) -> str:
-        """sha256 of what is asked and how, budget, aims and speed left out: the same task goes on under this name."""
-        fields = self.model_dump(mode="json", exclude={"budget", "aims", "description"})
+        """sha256 of what is asked and how, without budget, price, aims and speed: the task goes on under this name."""
+        # Defaults are left out, so that a field a later corpusgen adds does not begin every run anew.
+        fields = self.model_dump(mode="json", exclude={"budget", "aims", "description"}, exclude_defaults=True)
         for teacher in fields["teachers"]:
-            del teacher["in_flight"], teacher["timeout_s"]
+            # A corrected price must not begin a new run, whose cap would be whole again.
+            for name in ("in_flight", "timeout_s", "price", "free"):
+                teacher.pop(name, None)
         return digest(fields)
 
 
@@ -361,6 +405,8 @@ def _worded(found: Any, whole: type[BaseModel]) -> Iterator[tuple[Place, str]]:
         yield place, str(cause)
     elif found["type"] == "extra_forbidden":
         yield place, f"no such field{_suggestion(str(place[-1]), place[:-1], whole)}"
+    elif found["type"] == "too_short" and len(found["input"]) >= found["ctx"]["min_length"]:
+        return  # pydantic counts sound items only; those that are not sound are reported themselves
     elif found["type"] == "missing":
         yield place, "this field is required"
     else:

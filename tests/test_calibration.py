@@ -72,6 +72,15 @@ def test_temperature_finds_its_way_back() -> None:
     assert reliability(honest, gold).ece < reliability(at_temperature(honest, 0.25), gold).ece
 
 
+def test_a_choice_applies_calibration_and_temperature() -> None:
+    logprobs, gold = teacher()
+    choice = choose_calibration(logprobs, gold, logprobs)
+    believed = choice.chosen.apply(logprobs)
+    plain = choice.candidates[choice.chosen.kind].apply(logprobs)
+    assert np.array_equal(believed.argmax(axis=1), plain.argmax(axis=1))
+    assert fit_temperature(believed, gold) == pytest.approx(1.0, rel=0.06)
+
+
 def test_reliability_of_a_sure_and_right_teacher_is_perfect() -> None:
     logprobs = normalise(np.array([[0.0, -np.inf], [-np.inf, 0.0]]))
     found = reliability(logprobs, np.array([0, 1]))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
-import task_samples
+from task_samples import write_label_task
 
-PYTHON = os.environ.get("CORPUSGEN_DATASETS_PYTHON", "")
+from corpusgen.corpus import Corpus
+from corpusgen.pipeline import Distillation, distill
+from corpusgen.stages.task import load_task
+from corpusgen.store.shards import read_records
+
+PYTHON = os.environ.get("DATASETS_PYTHON", "")
 
 READ = """
 import json, sys
@@ -20,18 +26,24 @@ print(json.dumps([[row["record_id"], row["messages"], row["calibrated_label"]] f
 """
 
 
-@pytest.mark.skipif(not PYTHON, reason="CORPUSGEN_DATASETS_PYTHON names no Python that has datasets installed")
+@pytest.mark.skipif(not PYTHON, reason="DATASETS_PYTHON names no Python that has datasets installed")
 def test_datasets_streams_a_sealed_dataset_unchanged(tmp_path: Path) -> None:
-    sealed = task_samples.distilled(tmp_path)
+    with Corpus.open(tmp_path / "corpus") as corpus:
+        job = Distillation(task=load_task(write_label_task(tmp_path)), corpus=corpus)
+        asyncio.run(distill(job))
+    sealed = job.sealed
+    assert sealed is not None
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
     done = subprocess.run(
         [PYTHON, "-c", READ, str(sealed.folder)], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
-    from corpusgen.store.shards import read_records
-
     expected = [
-        [record.record_id, [{"role": one.role, "content": one.content} for one in record.messages], record.calibrated_label]
+        [
+            record.record_id,
+            [{"role": one.role, "content": one.content} for one in record.messages],
+            record.calibrated_label,
+        ]
         for record in read_records([sealed.file])
     ]
     assert json.loads(done.stdout) == expected

@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -183,7 +184,8 @@ def test_a_dumb_terminal_gets_lines(terminal: tuple[io.TextIOWrapper, int], monk
 
 def test_rich_is_loaded_only_for_a_panel() -> None:
     code = "import sys, corpusgen.cli.live; print([name for name in sys.modules if name.startswith('rich')])"
-    assert os.popen(f'{sys.executable} -c "{code}"').read() == "[]\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_share_of_an_unknown_total_is_unknown() -> None:

@@ -35,7 +35,8 @@ def small_task(folder: Path) -> Path:
         ("prompt: prompt.md", f"prompt: {ROOT / 'prompts/word-domain/prompt.md'}"),
         ("limit: 1500", "limit: 40"),
         ("first_round: 400", "first_round: 20"),
-        ("round: 400", "round: 20"),
+        ("round: 275", "round: 20"),
+        ("pool.parquet,", "pool.parquet, limit: 2000,"),
         ("validation.parquet,", "validation.parquet, limit: 12,"),
         ("gold.parquet,", "gold.parquet, limit: 20,"),
     ):
@@ -47,7 +48,16 @@ def small_task(folder: Path) -> Path:
 
 
 def distill(task: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "corpusgen", "distill", str(task), "--corpus", str(task.parent / "corpus"), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "corpusgen",
+        "distill",
+        str(task),
+        "--corpus",
+        str(task.parent / "corpus"),
+        "--json",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run([*command, *options], capture_output=True, text=True, check=False, env=environment)
 

@@ -23,6 +23,7 @@ from corpusgen.errors import (
     TeacherTimeout,
     UsageError,
 )
+from corpusgen.teachers.billing import Billing
 from corpusgen.teachers.transport import Secret, Transport, provider_message, retry_after, secret_from_environment
 
 KEY = "sk-very-secret-0123456789"
@@ -229,3 +230,65 @@ def test_the_providers_words_are_trimmed() -> None:
     assert provider_message(b'{"detail":"no"}') == "'no'"
     assert provider_message(b'{"error":"no"}') == "'no'"
     assert provider_message(b"[1,2]") == "'[1,2]'"
+
+
+async def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_one() -> None:
+    said = iter([b"first", b"second"])
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = next(said)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nalien")
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(talk, "127.0.0.1", 0)
+    opened = Transport(base_url=f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", clock=TickingClock())
+    bodies = []
+    for _ in range(2):
+        bodies.append((await opened.post("/", b"{}", timeout_s=5)).body)
+        await asyncio.sleep(0.1)
+    await opened.aclose()
+    listening.close()
+    assert bodies == [b"first", b"second"]
+
+
+async def test_a_connection_that_nobody_takes_was_not_sent() -> None:
+    with socket.socket() as deaf, socket.socket() as one, socket.socket() as other:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for filler in (one, other):
+            filler.setblocking(False)
+            filler.connect_ex(deaf.getsockname())
+        opened = Transport(base_url=f"http://127.0.0.1:{deaf.getsockname()[1]}", clock=TickingClock())
+        with pytest.raises(NotSent, match="no connection"):
+            await opened.post("/", b"{}", timeout_s=0.4)
+        await opened.aclose()
+
+
+@pytest.mark.parametrize("header", ["1 Jan 99999999999999999999 00:00:00 GMT", "1 Jan 2026 00:00:00 +99999999999999"])
+def test_a_date_no_calendar_has_is_no_pause(header: str) -> None:
+    assert retry_after({"Retry-After": header}, datetime(2026, 1, 1, tzinfo=UTC)) is None
+
+
+@pytest.mark.parametrize(("status", "charged"), [(400, True), (404, False), (500, False), (503, True), (307, True)])
+async def test_what_a_failure_may_have_cost_is_what_is_known_of_the_provider(status: int, charged: bool) -> None:
+    error = await failure(answers(status), billing=Billing(known={400: True, 500: False}))
+    assert error.billable is charged
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": "insufficient_quota"}, RequestRefused),
+        ({"code": "credit_balance_exhausted", "type": "insufficient_quota"}, RequestRefused),
+        ({"code": "rate_limit_exceeded", "type": "tokens"}, RateLimited),
+        ("insufficient_quota", RateLimited),
+        ([], RateLimited),
+    ],
+)
+async def test_an_empty_account_is_not_waited_for(error: Any, kind: type[TeacherError]) -> None:
+    assert type(await failure(answers(429, {"error": error}))) is kind

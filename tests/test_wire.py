@@ -245,3 +245,29 @@ def test_whatever_a_server_sends_is_an_answer_or_an_invalid_answer(value: Any, f
                 read(body)
             except InvalidAnswer:
                 continue
+
+
+@pytest.mark.parametrize(
+    ("counts", "output"),
+    [
+        ({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623}, 603),
+        ({"prompt_tokens": 21, "completion_tokens": 0, "total_tokens": 81}, 60),
+        ({"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 9}, 5),
+        ({"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": None}, 5),
+        ({"prompt_tokens": 0, "completion_tokens": 5, "total_tokens": 500}, 5),
+    ],
+)
+def test_thoughts_that_only_the_total_counts_are_output(counts: dict[str, Any], output: int) -> None:
+    assert completion(reply(usage=counts)).usage.output_tokens == output
+
+
+def test_thoughts_counted_beside_the_answer_are_no_contradiction() -> None:
+    counts = {"prompt_tokens": 21, "completion_tokens": 0, "total_tokens": 81}
+    read = completion(reply(usage={**counts, "completion_tokens_details": {"reasoning_tokens": 60}}))
+    assert (read.usage.output_tokens, read.usage.reasoning_tokens) == (60, 60)
+
+
+@pytest.mark.parametrize("name", ["\x1b]0;owned\x07", "m" * 5000, "a\nb"])
+def test_a_name_that_would_not_fit_a_record_is_none(name: str) -> None:
+    read = completion(reply(model=name, id=name))
+    assert (read.model_served, read.provider_request_id) == (None, None)

@@ -7,7 +7,7 @@ and *unconfirmed* (a call whose outcome is unknown, booked at its worst case). T
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -29,13 +29,18 @@ class Amounts:
     tokens: int = 0
     requests: int = 0
 
+    @property
+    def each(self) -> tuple[int, int, int]:
+        """The amounts in the order of UNITS."""
+        return self.microusd, self.tokens, self.requests
+
     def of(self, unit: Unit) -> int:
         """The amount in one unit."""
-        return int(getattr(self, unit))
+        return self.each[UNITS.index(unit)]
 
     def exceeds(self, other: Amounts) -> bool:
         """True when any unit is more than the other's."""
-        return any(self.of(unit) > other.of(unit) for unit in UNITS)
+        return any(mine > theirs for mine, theirs in zip(self.each, other.each, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +162,10 @@ def _book(transaction: Transaction) -> _Book:
     return book
 
 
+Check = Callable[[Transaction], None]
+"""Raises a CorpusgenError, without having written anything, if something speaks against it."""
+
+
 class Ledger:
     """The caps and balances of one corpus."""
 
@@ -165,28 +174,30 @@ class Ledger:
         self._freed = asyncio.Event()
         self._line = asyncio.Lock()
 
-    async def reserve(self, intent: Intent) -> Reservation:
+    async def reserve(self, intent: Intent, *, unless: Check | None = None) -> Reservation:
         """A committed promise of the worst case.
 
         Waits while calls under way could still free enough, first come, first served. Raises BudgetExhausted when
-        settled, unconfirmed and the needed amount together exceed a cap.
+        settled, unconfirmed and the needed amount together exceed a cap. ``unless`` looks at the same transaction first
+        and may refuse with an error of its own.
         """
+        operation = _reserve(intent, self._journal, unless)
         if not self._line.locked():
             with suppress(_MustWait):
-                return await self._ask_once(intent)
+                return await self._ask_once(operation)
         async with self._line:  # only the first of those who wait asks again and again
-            return await self._ask_until_free(intent)
+            return await self._ask_until_free(operation)
 
-    async def _ask_until_free(self, intent: Intent) -> Reservation:
+    async def _ask_until_free(self, operation: Operation[Reservation]) -> Reservation:
         while True:
             freed = self._freed
             try:
-                return await self._ask_once(intent)
+                return await self._ask_once(operation)
             except _MustWait:
                 await _until(freed)
 
-    async def _ask_once(self, intent: Intent) -> Reservation:
-        pending = self._journal.start(_reserve(intent, self._journal))
+    async def _ask_once(self, operation: Operation[Reservation]) -> Reservation:
+        pending = self._journal.start(operation)
         try:
             return await asyncio.shield(pending)
         except asyncio.CancelledError:
@@ -275,13 +286,15 @@ def balances(journal: Journal, scopes: Iterable[str] | None = None) -> list[Bala
     ]
 
 
-def _reserve(intent: Intent, journal: Journal) -> Operation[Reservation]:
+def _reserve(intent: Intent, journal: Journal, unless: Check | None) -> Operation[Reservation]:
     def operation(transaction: Transaction) -> Reservation:
+        if unless is not None:
+            unless(transaction)
         book = _book(transaction)
         _check(book, intent)
         for scope in intent.scopes:
-            for unit, account in book.accounts(scope).items():
-                account.add(promised=intent.worst.of(unit))
+            for account, need in zip(book.accounts(scope).values(), intent.worst.each, strict=True):
+                account.add(promised=need)
         return _insert(transaction, intent, journal.owner_id)
 
     return operation
@@ -371,11 +384,10 @@ def _close(
     if transaction.connection.changes() != 1:
         return  # closed already: booked once, whoever comes second
     book = _book(transaction)
+    parts = (settled.each, reservation.worst.each, unconfirmed.each)
     for scope in reservation.scopes:
-        for unit, account in book.accounts(scope).items():
-            account.add(
-                promised=-reservation.worst.of(unit), settled=settled.of(unit), unconfirmed=unconfirmed.of(unit)
-            )
+        for account, booked, promised, unknown in zip(book.accounts(scope).values(), *parts, strict=True):
+            account.add(settled=booked, promised=-promised, unconfirmed=unknown)
 
 
 def _set_caps(transaction: Transaction, rows: list[tuple[str, Unit, int, str]]) -> None:

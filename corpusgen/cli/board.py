@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from corpusgen.cli.live import live_display
+from corpusgen.errors import Interrupted
 from corpusgen.progress import Progress
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 EVERY_S = 0.25
+_CUT_OFF = (
+    "stopped at once; calls that were cut off count in full until they are reconciled, every answer is kept,"
+    " and the same command goes on from there"
+)
 
 
 @dataclass(kw_only=True)
@@ -91,7 +96,7 @@ async def _work(board: Board, job: Callable[[], Awaitable[T]], *, quiet: bool) -
             show(board.snapshot())
         return task.result()
     except asyncio.CancelledError:
-        raise click.Abort from None
+        raise Interrupted(_CUT_OFF if board.current() else "stopped before anything was asked") from None
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

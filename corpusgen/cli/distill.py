@@ -16,6 +16,7 @@ from corpusgen.cli.options import (
     parse_budget,
     spec_argument,
 )
+from corpusgen.errors import PartialFailure
 
 
 @click.command()
@@ -44,6 +45,8 @@ def distill(
         emit(found)
     else:
         click.echo(_told(found))
+    if found["drops"]:
+        raise click.exceptions.Exit(PartialFailure.exit_code)
 
 
 def _told(found: dict[str, object]) -> str:
@@ -65,6 +68,11 @@ def _told(found: dict[str, object]) -> str:
     spent = found["spent_microusd"]
     assert isinstance(spent, int)
     lines.append(f"  spent     {money(spent)}, {found['tokens']:,} tokens, in {found['wall_s']:.0f} s")
+    drops = found["drops"]
+    if drops:
+        assert isinstance(drops, dict)
+        why = ", ".join(f"{items} {reason}" for reason, items in drops.items())
+        lines.append(f"  missing   answers to {sum(drops.values())} items: {why}; the same command asks for them again")
     lines.append(f"  dataset   {found['dataset']}")
     lines.append(f"  report    {found['report']}")
     return "\n".join(lines)

@@ -16,7 +16,9 @@ COMMANDS = {
     "distill": "distill",
     "evaluate": "student",
     "export": "dataset",
+    "gc": "verify",
     "init": "init",
+    "mock-teacher": "mock_teacher",
     "plan": "run",
     "predict": "student",
     "query": "look",
@@ -27,6 +29,7 @@ COMMANDS = {
     "status": "look",
     "teachers": "teachers",
     "train": "student",
+    "verify": "verify",
 }
 
 
@@ -40,7 +43,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"corpusgen.cli.{COMMANDS[cmd_name]}")
-        command = getattr(module, cmd_name)
+        command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

@@ -55,22 +55,24 @@ def plan(spec: Path, corpus_folder: Path, budget: str | None, as_json: bool) -> 
 def _told(made: Plan) -> str:
     figures = made.to_json()
     tokens, dollars, wall = figures["tokens"], figures["microusd"], figures["wall_s"]
+    seconds = f"{wall['low']} to {wall['high']} s, likely {wall['likely']} s" if wall else None
     lines = [
-        f"teacher   {made.teacher}: {made.decision.outcome} under {', '.join(made.decision.terms_ids) or 'no terms'}",
-        f"requests  {made.to_send:,} to send; {figures['known']:,} of {figures['requests']:,} are answered already",
-        f"tokens    {tokens['low']:,} to {tokens['high']:,}, likely {tokens['likely']:,}",
-        f"money     {money(dollars['low'])} to {money(dollars['high'])}, likely {money(dollars['likely'])}",
+        (
+            "teacher",
+            f"{made.teacher}: {made.decision.outcome} under {', '.join(made.decision.terms_ids) or 'no terms'}",
+        ),
+        ("requests", f"{made.to_send:,} to send; {figures['known']:,} of {figures['requests']:,} are answered already"),
+        ("tokens", f"{tokens['low']:,} to {tokens['high']:,}, likely {tokens['likely']:,}"),
+        ("money", f"{money(dollars['low'])} to {money(dollars['high'])}, likely {money(dollars['likely'])}"),
+        ("time", seconds or "not known before this teacher's first answers"),
+        *(
+            (split.split, f"{split.read:,} read, {split.unique:,} unique, {split.asked:,} to be asked")
+            for split in made.splits
+            if split.read
+        ),
+        *(("duty", duty) for duty in figures["duties"]),
     ]
-    if wall is not None:
-        lines.append(f"time      {wall['low']} to {wall['high']} s, likely {wall['likely']} s")
-    else:
-        lines.append("time      not known before this teacher's first answers")
-    lines += [
-        f"{split.split:<10}{split.read:,} read, {split.unique:,} unique, {split.asked:,} to be asked"
-        for split in made.splits
-    ]
-    lines += [f"duty      {duty}" for duty in figures["duties"]]
-    return "\n".join(lines)
+    return "\n".join(f"{name:<9} {said}" for name, said in lines)
 
 
 @click.command()

@@ -56,4 +56,5 @@ def check(spec: Path, as_json: bool) -> None:
         emit(found)
         return
     for field, value in found.items():
-        click.echo(f"{field:<18} {value}" if field != "explanation" else f"\n{value}")
+        shown = "not known" if value is None else value
+        click.echo(f"{field:<18} {shown}" if field != "explanation" else f"\n{value}")

@@ -8,11 +8,13 @@ confidence honest; it changes no answer.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from corpusgen.records import Json
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -29,30 +31,39 @@ class Calibration:
     ``raw`` subtracts nothing. ``batch`` subtracts the mean over a random sample of the pool, which makes every label
     equally likely on average. That mean holds two things, the teacher's liking for some labels and the true shares of
     an uneven pool, and only the first is an error: ``prior`` subtracts the part of it that makes validation gold
-    likeliest.
+    likeliest. The ``temperature`` changes no answer, only how sure it is.
     """
 
     kind: CalibrationKind
     vector: tuple[float, ...]
+    temperature: float = 1.0
 
     def apply(self, logprobs: Floats) -> Floats:
         """Normalised log-probabilities (n x k). A missing label (NaN) gets none; a row of nothing stays NaN."""
-        return normalise(np.asarray(logprobs, np.float64) - np.asarray(self.vector))
+        return at_temperature(np.asarray(logprobs, np.float64) - np.asarray(self.vector), self.temperature)
+
+    def to_json(self) -> dict[str, Json]:
+        """The calibration as a dataset's manifest keeps it."""
+        return {"kind": self.kind, "vector": list(self.vector), "temperature": self.temperature}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Json]) -> Calibration:
+        """What ``to_json`` gave."""
+        return cls(kind=fields["kind"], vector=tuple(fields["vector"]), temperature=fields["temperature"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationChoice:
     """The calibration that did best on validation, every candidate's accuracy there, and the temperature.
 
-    ``strength`` is the part of the mean that ``prior`` subtracts. Strength and temperature are the only numbers fitted
-    on validation gold.
+    ``strength`` is the part of the mean that ``prior`` subtracts. It and the chosen calibration's temperature are the
+    only numbers fitted on validation gold.
     """
 
     chosen: Calibration
     candidates: Mapping[CalibrationKind, Calibration]
     accuracies: Mapping[CalibrationKind, float]
     strength: float
-    temperature: float
     validation_items: int
     pool_items: int
 
@@ -98,11 +109,10 @@ def choose_calibration(
     losses = {kind: _loss_at_best_temperature(scores, validation_gold) for kind, scores in applied.items()}
     chosen = max(candidates, key=lambda kind: (accuracies[kind], -losses[kind]))
     return CalibrationChoice(
-        chosen=candidates[chosen],
+        chosen=replace(candidates[chosen], temperature=fit_temperature(applied[chosen], validation_gold)),
         candidates=candidates,
         accuracies=accuracies,
         strength=strength,
-        temperature=fit_temperature(applied[chosen], validation_gold),
         validation_items=len(validation_gold),
         pool_items=len(pool_logprobs),
     )

@@ -96,7 +96,7 @@ def _parquet(path: Path, columns: list[str]) -> Iterator[_Row]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as raw, pq.ParquetFile(raw) as file:
             _require(path, columns, file.schema_arrow.names)
             numbers = count(1)
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):

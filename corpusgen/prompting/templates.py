@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class TemplateError(ValueError):
@@ -29,7 +29,7 @@ def variables(template: str) -> dict[str, int]:
         if token.group() in "{}":
             raise TemplateError(f"a single {token.group()!r}; write it twice for a brace in the text", line)
         if token.group(1) is not None:
-            if not _NAME.match(token.group(1)):
+            if not _NAME.fullmatch(token.group(1)):
                 raise TemplateError(f"{token.group()!r} is not a bare name such as {{definition}}", line)
             found.setdefault(token.group(1), line)
     return found

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from corpusgen.curation.active import first_round, next_round
 from corpusgen.curation.exact import Repeat, without_repeats
-from corpusgen.distill.selection import ways_to_fit
-from corpusgen.distill.students.bag import BagStudent, TextSpace, design, fit, learn_space
 from corpusgen.evaluate.calibration import Calibration, CalibrationChoice, choose_calibration
 from corpusgen.fanout import answers
 from corpusgen.journal import Transaction
@@ -21,6 +19,9 @@ from corpusgen.prompting.prompts import Item, Prompt, prompts
 from corpusgen.records import Record
 from corpusgen.stages.opening import Run
 from corpusgen.stages.task import Task, request_for
+
+if TYPE_CHECKING:  # a run that is answered already, or writes free text, needs no student and its libraries
+    from corpusgen.distill.students.bag import BagStudent, TextSpace
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -196,7 +197,7 @@ async def ask_for_labels(run: Run, watch: Watch = no_watch) -> Asked:
     await rounds.ask(rounds.opening(first), "random")
     choice = _choose(run, validation, rounds.train)
     rounds.calibration = choice.chosen if choice else None
-    rounds.space = await asyncio.to_thread(learn_space, [item.input for item in pool.items])
+    rounds.space = await asyncio.to_thread(_learn_space, pool)
     await rounds.study("random")
     while len(rounds.left) and rounds.asked < limit:
         await rounds.ask(await rounds.uncertain(min(asking.round, limit - rounds.asked)), "margin")
@@ -210,6 +211,12 @@ async def ask_for_labels(run: Run, watch: Watch = no_watch) -> Asked:
         space=rounds.space,
         rounds=tuple(rounds.finished),
     )
+
+
+def _learn_space(pool: Pool) -> TextSpace:
+    from corpusgen.distill.students.bag import learn_space
+
+    return learn_space([item.input for item in pool.items])
 
 
 async def ask_validation(run: Run, watch: Watch = no_watch) -> list[Labelled]:
@@ -279,6 +286,9 @@ class _Rounds:
         )
 
     def _fit(self) -> BagStudent:
+        from corpusgen.distill.selection import ways_to_fit
+        from corpusgen.distill.students.bag import design, fit
+
         usable, targets = teachable(self.train, self.calibration)
         names = self.run.asker.facts.label_names or ()
         way = ways_to_fit("soft")[0] if self.run.task.spec.student.loss == "soft" else ways_to_fit("hard")[1]

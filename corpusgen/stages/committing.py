@@ -7,7 +7,6 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import apsw
 
@@ -36,7 +35,7 @@ async def commit_records(corpus: Corpus, teacher: Teacher) -> Manifest:
 
 def _commit_records(corpus: Corpus, teacher: Teacher) -> Manifest:
     with one_at_a_time(corpus.folder / ".commit.lock"):
-        for dataset, split, block in corpus.journal.run_now(_waiting):
+        for dataset, split, block in _waiting(corpus):
             _commit_block(corpus, teacher, dataset, split, block)
         return export_manifest(corpus)
 
@@ -51,26 +50,27 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 def export_manifest(corpus: Corpus) -> Manifest:
     """MANIFEST.json as the journal has it."""
-    rows = corpus.journal.run_now(_shards)
+    shards = committed_shards(corpus)
     make_folder(corpus.folder)
-    return write_manifest(corpus.folder, (ShardEntry(**row) for row in rows))
+    return write_manifest(corpus.folder, shards)
 
 
-def _waiting(transaction: Transaction) -> list[tuple[str, str, int]]:
-    rows = transaction.rows(
+def _waiting(corpus: Corpus) -> list[tuple[str, str, int]]:
+    rows = corpus.journal.query(
         "select distinct dataset, split, ordinal / ? as block from records where shard is null order by 1, 2, 3",
         (ROWS_PER_SHARD,),
     )
     return [(row[0], row[1], row[2]) for row in rows]
 
 
-def _shards(transaction: Transaction) -> list[dict[str, Any]]:
+def committed_shards(corpus: Corpus) -> list[ShardEntry]:
+    """The shards the journal knows."""
     names = ("dataset", "split", "name", "rows", "sha256", "size_bytes", "schema_version", "writer_version")
-    rows = transaction.rows(
+    rows = corpus.journal.query(
         "select dataset, split, substr(name, length(dataset) + 2), rows, sha256, size_bytes, schema_version, writer"
         " from shards order by name"
     )
-    return [dict(zip(names, (*row[:7], int(row[7])), strict=True)) for row in rows]
+    return [ShardEntry(**dict(zip(names, (*row[:7], int(row[7])), strict=True))) for row in rows]
 
 
 def _commit_block(corpus: Corpus, teacher: Teacher, dataset: str, split: str, block: int) -> None:

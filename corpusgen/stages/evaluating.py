@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusgen.distill.students.bag import BagStudent
-from corpusgen.evaluate.calibration import Calibration, Reliability, at_temperature, fit_temperature, reliability
+from corpusgen.evaluate.calibration import Calibration, Reliability, reliability
 from corpusgen.evaluate.cost import StudentCost, measure_cost
 from corpusgen.evaluate.gap import Gap, measure_gap
 from corpusgen.stages.asking import (
@@ -58,10 +58,9 @@ class Evaluated:
 
 @dataclass(frozen=True, kw_only=True)
 class Yardstick:
-    """How the teacher's answers are read: the label calibration, the temperature, and what both were judged on."""
+    """How the teacher's answers are read: the label calibration, and what it was judged on."""
 
     calibration: Calibration
-    temperature: float
     validation: tuple[Labelled, ...]
     rounds: tuple[Round, ...] = ()
 
@@ -71,7 +70,6 @@ def yardstick_of(run: Run, asked: Asked) -> Yardstick:
     choice = asked.choice
     return Yardstick(
         calibration=choice.chosen if choice else raw_calibration(run),
-        temperature=choice.temperature if choice else 1.0,
         validation=asked.validation,
         rounds=asked.rounds,
     )
@@ -80,10 +78,7 @@ def yardstick_of(run: Run, asked: Asked) -> Yardstick:
 async def yardstick_for(run: Run, calibration: Calibration | None, watch: Watch = no_watch) -> Yardstick:
     """The yardstick of a student trained earlier, whose calibration is known; validation answers are known or asked."""
     validation = await ask_validation(run, watch)
-    kept = calibration or raw_calibration(run)
-    applied = kept.apply(logprobs_of(validation)) if validation else np.zeros((0, len(kept.vector)))
-    temperature = fit_temperature(applied, gold_of(run, validation))
-    return Yardstick(calibration=kept, temperature=temperature, validation=tuple(validation))
+    return Yardstick(calibration=calibration or raw_calibration(run), validation=tuple(validation))
 
 
 def raw_calibration(run: Run) -> Calibration:
@@ -113,7 +108,7 @@ def _compare(run: Run, yardstick: Yardstick, student: BagStudent, gold: Sequence
         teacher_cpu_ms=teacher_cpu_ms(run),
         curve=tuple(_curve(yardstick, texts, truth)),
         teacher_raw=reliability(raw_calibration(run).apply(raw), truth),
-        teacher_calibrated=reliability(at_temperature(teacher, yardstick.temperature), truth),
+        teacher_calibrated=reliability(teacher, truth),
         student=reliability(scores, truth),
         calibration_kind=yardstick.calibration.kind,
     )

@@ -27,8 +27,10 @@ TABLES: dict[str, tuple[str, list[tuple[str, pa.DataType]]]] = {
         ],
     ),
     "calls": (
-        "select call_id, run_id, lower(hex(request_key)), teacher, role, attempt, state, reserved_microusd,"
-        " reserved_tokens, microusd, tokens, price_version, error, reserved_us, closed_us from calls",
+        (
+            "select call_id, run_id, lower(hex(request_key)), teacher, role, attempt, state, reserved_microusd,"
+            " reserved_tokens, microusd, tokens, price_version, error, reserved_us, closed_us from calls"
+        ),
         [
             ("call_id", _INT),
             ("run_id", _TEXT),
@@ -48,8 +50,10 @@ TABLES: dict[str, tuple[str, list[tuple[str, pa.DataType]]]] = {
         ],
     ),
     "balances": (
-        "select scope, unit, settled, promised, unconfirmed, cap, origin"
-        " from balances left join caps using (scope, unit)",
+        (
+            "select scope, unit, settled, promised, unconfirmed, cap, origin"
+            " from balances left join caps using (scope, unit)"
+        ),
         [
             ("scope", _TEXT),
             ("unit", _TEXT),

@@ -48,7 +48,7 @@ async def open_run(
     ``caps`` replace those of the spec, unit by unit. Raises PolicyRefused, PriceUnknown, UnsupportedParameter or
     UnknownTeacher before anything is sent.
     """
-    rate = price_of(task)
+    rate = price_of(task, corpus.clock().date())
     binding = caps_of(task, caps or {})
     if not rate.free and not any(cap.unit == "microusd" for cap in binding):
         raise task.located.error(f"{task.teacher.name} costs money; set a cap, such as budget: {{usd: 5}}", "budget")
@@ -59,8 +59,7 @@ async def open_run(
         scopes = (f"run:{run_id}", "corpus", f"teacher:{task.teacher.name}", f"user:{corpus.actor}")
         ledger = Ledger(corpus.journal)
         await ledger.recover()
-        await ledger.drop_caps(scopes[0], keep=())
-        await ledger.set_caps(replace(cap, scope=scopes[0]) for cap in binding)
+        await ledger.replace_caps(scopes[0], (replace(cap, scope=scopes[0]) for cap in binding))
         await _gate(corpus, run_id, decision, task)
         card = card_of(teacher.card, decision)
         await corpus.journal.run(lambda transaction: store_card(transaction, card))
@@ -121,7 +120,8 @@ async def _gate(corpus: Corpus, run_id: str, decision: Decision, task: Task) -> 
 
     def operation(transaction: Transaction) -> None:
         transaction.execute(
-            "insert into decisions(run_id, stage, subject, outcome, decision, decided_us) values(?, 'plan', ?, ?, ?, ?)",
+            "insert into decisions(run_id, stage, subject, outcome, decision, decided_us)"
+            " values(?, 'plan', ?, ?, ?, ?)",
             (*row, transaction.now_us),
         )
 
@@ -181,13 +181,19 @@ def caps_of(task: Task, given: Mapping[Unit, int]) -> list[Cap]:
 
 async def _run_row(task: Task, corpus: Corpus, decision: Decision) -> tuple[str, RunFacts]:
     """The run of this very task in this corpus, started now if there is none."""
-    rows = corpus.journal.query(
+    run_id = corpus.new_run_id()
+    facts = await corpus.journal.run(lambda transaction: _take_up(transaction, task, decision, run_id))
+    return facts.run_id, facts
+
+
+def _take_up(transaction: Transaction, task: Task, decision: Decision, new_run_id: str) -> RunFacts:
+    # Looked up and written in one transaction: two processes that start at once must share one run and its caps.
+    rows = transaction.rows(
         "select run_id, facts from runs where spec_digest = ? order by started_us limit 1", (task.identity,)
     )
-    run_id = rows[0][0] if rows else corpus.new_run_id()
     spec = task.spec
     facts = RunFacts(
-        run_id=run_id,
+        run_id=rows[0][0] if rows else new_run_id,
         task=spec.name,
         kind="label" if spec.kind == "label" else "response",
         spec_digest=task.identity,
@@ -196,8 +202,8 @@ async def _run_row(task: Task, corpus: Corpus, decision: Decision) -> tuple[str,
         label_names=spec.labels.names if spec.labels else None,
         first_tokens=RunFacts.from_json(rows[0][1]).first_tokens if rows else None,
     )
-    await corpus.journal.run(lambda transaction: _write_run(transaction, task, facts))
-    return run_id, facts
+    _write_run(transaction, task, facts)
+    return facts
 
 
 def _write_run(transaction: Transaction, task: Task, facts: RunFacts) -> None:

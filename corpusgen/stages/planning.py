@@ -113,7 +113,7 @@ async def plan(task: Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = 
     """What a run of this task would do here and now. Sends nothing."""
     teacher = connect(task, corpus.clock)
     try:
-        return _plan(task, corpus, teacher, price_of(task), caps or {})
+        return _plan(task, corpus, teacher, price_of(task, corpus.clock().date()), caps or {})
     finally:
         await teacher.aclose()
 

@@ -7,6 +7,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from corpusgen.evaluate.report import facts, gather
 from corpusgen.evaluate.report.page import render
 from corpusgen.records import Json, Record
 from corpusgen.shipped import shipped
-from corpusgen.spec import Unit
+from corpusgen.spec import Seeds, Unit
 from corpusgen.stages.asking import Asked, Texts, logprobs_of
+from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.evaluating import Evaluated, best
 from corpusgen.stages.opening import Run
 from corpusgen.stages.planning import Plan
@@ -104,7 +106,9 @@ def write_report(outcome: Outcome, path: Path | None) -> Path:
     """Write the report page; beside the corpus' other reports unless a path is given."""
     target = path or outcome.run.corpus.folder / "reports" / outcome.run.run_id / "report.html"
     make_folder(target.parent)
-    write_file(target, render(report_facts(outcome)).encode("utf-8", "replace"))
+    page = render(report_facts(outcome)).encode("utf-8", "replace")
+    with one_at_a_time(outcome.run.corpus.folder / ".reports.lock"):
+        write_file(target, page)
     return target
 
 
@@ -255,7 +259,7 @@ def _calibration(outcome: Outcome) -> facts.CalibrationChoice | None:
         return None
     vector = ", ".join(f"{value:.2f}" for value in choice.chosen.vector)
     note = (
-        f"temperature {choice.temperature:.2f}; vector {vector} in label order,"
+        f"temperature {choice.chosen.temperature:.2f}; vector {vector} in label order,"
         f" from {choice.pool_items} random items of the pool"
     )
     return gather.calibration_choice(choice, note)
@@ -460,18 +464,28 @@ def _teacher(run: Run) -> facts.TeacherFacts:
 
 
 def _sources(outcome: Outcome) -> Iterator[facts.SourceFacts]:
-    from hashlib import sha256
-
     task = outcome.run.task
-    path = task.located.resolve(task.spec.seeds.train.path)
-    pool = (outcome.asked or outcome.texts).pool if (outcome.asked or outcome.texts) else None  # type: ignore[union-attr]
+    files = _seed_files(outcome)
     for source in task.spec.sources:
+        mine = [(seeds, items) for seeds, items in files if seeds.source == source.id]
         yield facts.SourceFacts(
             name=source.title,
             licence=source.licence,
-            items=pool.read if pool else 0,
-            digest=sha256(path.read_bytes()).hexdigest(),
+            items=sum(items for _, items in mine),
+            digest=", ".join(sha256(task.located.resolve(seeds.path).read_bytes()).hexdigest() for seeds, _ in mine),
         )
+
+
+def _seed_files(outcome: Outcome) -> list[tuple[Seeds, int]]:
+    """Every file of seeds with how many of its items were read."""
+    task = outcome.run.task
+    found = outcome.asked or outcome.texts
+    spec = task.spec
+    files = [(spec.seeds.train, found.pool.read if found else 0), (spec.examples, len(task.prompter.example_sources))]
+    if spec.kind == "label":
+        files.append((spec.seeds.validation, len(list(task.prompter.items("validation")))))
+        files.append((spec.seeds.gold, len(list(task.prompter.items("gold")))))
+    return [(seeds, items) for seeds, items in files if seeds is not None]
 
 
 def _digests(outcome: Outcome) -> Iterator[tuple[str, str]]:
@@ -490,6 +504,8 @@ def _digests(outcome: Outcome) -> Iterator[tuple[str, str]]:
 
 def _limitations(outcome: Outcome) -> tuple[str, ...]:
     said = ["Names and addresses in texts are not looked for.", "Terms are a reading by engineers, not legal advice."]
+    if outcome.texts:
+        said.insert(0, "Nobody has judged how good the texts are; read the samples.")
     if outcome.evaluated:
         said.insert(0, "Gold items come from the same source as the pool; other text was not tried.")
         said.append("Processor time is this machine's; ratios carry over better than milliseconds.")

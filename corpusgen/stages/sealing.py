@@ -17,13 +17,13 @@ from corpusgen.journal import Transaction
 from corpusgen.provenance.policy import Decision
 from corpusgen.provenance.seal import DatasetFile, Survey, manifest, manifest_digest, survey
 from corpusgen.records import SCHEMA_VERSION, Json, Record, canonical_json
+from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.opening import refusal
 from corpusgen.stages.selecting import DATA_FILE, Selection, find_selection
 from corpusgen.stages.task import Task
 from corpusgen.store.answers import Card
 from corpusgen.store.durable import publish, write_file
 from corpusgen.store.shards import read_columns, read_records, verify_shard
-
 
 _LIMITATIONS = {
     "label": "Answers are a model's, not a person's; they are wrong as often as the run's report says.",
@@ -61,20 +61,27 @@ def seal(corpus: Corpus, task: Task, selection: Selection, decision: Decision) -
     """
     if decision.outcome != "allow":
         raise refusal(task, decision)
+    with one_at_a_time(corpus.folder / ".datasets.lock"):
+        return _seal(corpus, task, find_selection(corpus, selection.label), decision)
+
+
+def _seal(corpus: Corpus, task: Task, selection: Selection, decision: Decision) -> Sealed:
+    final = corpus.folder / "datasets" / selection.label
+    if selection.status != "sealed" and final.exists():
+        final.rename(selection.folder)  # a process that was killed had published it, but not noted it
     path = selection.folder / DATA_FILE
     problem = verify_shard(path, selection.file)
     if problem is not None:
         raise CorpusDamaged(problem)
     if selection.status == "sealed":
         return sealed_dataset(corpus, selection.label)
-    surveyed = survey(_row(record) for record in read_records([path]))
+    surveyed = survey(record_row(record) for record in read_records([path]))
     if surveyed.problems:
         shown = "\n".join(map(str, surveyed.problems[:10]))
         raise SealRefused(f"{selection.label} cannot be sealed, provenance is incomplete:\n{shown}")
     sealed = _manifest(corpus, selection, surveyed, decision)
     facts = card_facts(corpus, task, selection, surveyed, decision)
     write_file(selection.folder / "README.md", card(facts).encode())
-    final = corpus.folder / "datasets" / selection.label
     write_file(corpus.folder / "datasets" / f"{selection.label}.seal.json", canonical_json(sealed) + b"\n")
     publish(selection.folder, final)
     corpus.journal.run_now(lambda transaction: _note(transaction, selection, sealed))
@@ -93,7 +100,7 @@ def sealed_dataset(corpus: Corpus, dataset: str) -> Sealed:
     selection = find_selection(corpus, dataset)
     if selection.status != "sealed":
         raise SealRefused(
-            f"{selection.label} is {selection.status}; seal it first with corpusgen seal {selection.label}"
+            f"{selection.label} is {selection.status}; seal it first: corpusgen seal {selection.label} --spec task.yaml"
         )
     problem = verify_shard(selection.folder / DATA_FILE, selection.file)
     if problem is not None:
@@ -112,7 +119,8 @@ def sealed_dataset(corpus: Corpus, dataset: str) -> Sealed:
     )
 
 
-def _row(record: Record) -> dict[str, Any]:
+def record_row(record: Record) -> dict[str, Any]:
+    """A record's columns by name."""
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
@@ -134,7 +142,7 @@ def _manifest(corpus: Corpus, selection: Selection, surveyed: Survey, decision: 
     return fields | {
         "filters": selection.filters.to_json(),
         "funnel": selection.funnel,
-        "calibration": None if calibration is None else {"kind": calibration.kind, "vector": list(calibration.vector)},
+        "calibration": None if calibration is None else calibration.to_json(),
     }
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 import math
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -17,6 +18,7 @@ from corpusgen.errors import UsageError
 from corpusgen.evaluate.calibration import Calibration
 from corpusgen.journal import Transaction
 from corpusgen.records import Json, Record, Verdict, digest
+from corpusgen.stages.committing import one_at_a_time
 from corpusgen.store.manifest import read_manifest
 from corpusgen.store.shards import ShardFile, read_records, write_shard
 
@@ -116,10 +118,15 @@ def select(
     funnel = _Funnel(filters=filters, calibration=calibration, wanted=wanted)
     by_id = heapq.merge(*(read_records([path]) for path in paths), key=attrgetter("record_id"))
     hidden = corpus.folder / "datasets" / f".{name}-selected"
-    file = write_shard(hidden, DATA_FILE, funnel.kept(by_id), metadata=_metadata(calibration))
-    if not file.rows:
-        raise UsageError(f"no record of {name!r} passes: {dict(funnel.counts)}; loosen the filters")
-    return _number(corpus, name, hidden, file, funnel)
+    with one_at_a_time(corpus.folder / ".datasets.lock"):
+        file = write_shard(hidden, DATA_FILE, funnel.kept(by_id), metadata=_metadata(calibration))
+        if not file.rows:
+            raise UsageError(f"no record of {name!r} passes: {_told(funnel.counts)}; loosen the filters")
+        return _number(corpus, name, hidden, file, funnel)
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{items} {reason}" for reason, items in counts.items()) or "there are none"
 
 
 def _wanted(corpus: Corpus, filters: Filters, record_ids: frozenset[str] | None) -> Callable[[str], bool]:
@@ -134,7 +141,7 @@ def _wanted(corpus: Corpus, filters: Filters, record_ids: frozenset[str] | None)
 def _metadata(calibration: Calibration | None) -> dict[str, str]:
     if calibration is None:
         return {}
-    return {"corpusgen.calibration": orjson.dumps({"kind": calibration.kind, "vector": calibration.vector}).decode()}
+    return {"corpusgen.calibration": orjson.dumps(calibration.to_json()).decode()}
 
 
 def with_calibration(record: Record, calibration: Calibration | None) -> Record:
@@ -167,6 +174,7 @@ def _number(corpus: Corpus, name: str, hidden: Path, file: ShardFile, funnel: _F
     content = digest([file.sha256, funnel.filters.to_json()])
     for selection in selections(corpus, name):
         if selection.content_digest == content:
+            shutil.rmtree(hidden)
             return selection
     version = str(len(selections(corpus, name)) + 1)
     selection = Selection(
@@ -200,7 +208,7 @@ def _to_json(selection: Selection) -> dict[str, Json]:
     return {
         "file": {name: getattr(selection.file, name) for name in ("name", "rows", "sha256", "size_bytes")},
         "filters": selection.filters.to_json(),
-        "calibration": None if calibration is None else {"kind": calibration.kind, "vector": calibration.vector},
+        "calibration": None if calibration is None else calibration.to_json(),
         "funnel": selection.funnel,
         "content_digest": selection.content_digest,
     }
@@ -223,7 +231,7 @@ def _read(corpus: Corpus, name: str, version: str, status: str, text: str) -> Se
         folder=corpus.folder / "datasets" / f"{hidden}{name}-{version}",
         file=ShardFile(**fields["file"]),
         filters=Filters(**fields["filters"]),
-        calibration=calibration and Calibration(kind=calibration["kind"], vector=tuple(calibration["vector"])),
+        calibration=calibration and Calibration.from_json(calibration),
         funnel=fields["funnel"],
         content_digest=fields["content_digest"],
     )

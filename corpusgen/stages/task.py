@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from corpusgen.budget.prices import Rate, rate_of
@@ -57,14 +58,14 @@ def _check_notices(located: Located) -> None:
         try:
             source.notice and located.resolve(source.notice).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            message = f"{source.notice!r} cannot be read as UTF-8 text: {error}"
-            raise located.error(message, "sources", at, "notice") from error
+            why = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+            raise located.error(f"{source.notice!r} cannot be read: {why}", "sources", at, "notice") from error
 
 
-def price_of(task: Task) -> Rate:
-    """The price of a task's teacher. Raises PriceUnknown with the line of the spec to change."""
+def price_of(task: Task, on: date) -> Rate:
+    """The price of a task's teacher on a day. Raises PriceUnknown with the line of the spec to change."""
     try:
-        return rate_of(task.teacher)
+        return rate_of(task.teacher, on=on)
     except PriceUnknown as error:
         raise PriceUnknown(f"{task.located.where('teachers', 0)}: {error}") from error
 

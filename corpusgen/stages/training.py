@@ -22,6 +22,7 @@ from corpusgen.journal import Transaction
 from corpusgen.provenance.policy import Decision
 from corpusgen.records import Json, digest
 from corpusgen.stages.asking import unique_pool
+from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.opening import judge, refusal
 from corpusgen.stages.sealing import Sealed, sealed_dataset
 from corpusgen.stages.task import Task
@@ -45,7 +46,7 @@ class Trained:
     def calibration(self) -> Calibration | None:
         """How the labels it learned were calibrated."""
         found = self.facts["calibration"]
-        return found and Calibration(kind=found["kind"], vector=tuple(found["vector"]))
+        return found and Calibration.from_json(found)
 
 
 def train(corpus: Corpus, task: Task, sealed: Sealed, decision: Decision, space: TextSpace, run_id: str) -> Trained:
@@ -59,20 +60,27 @@ def train(corpus: Corpus, task: Task, sealed: Sealed, decision: Decision, space:
     settings = task.spec.student
     student_id = digest([sealed.manifest_sha256, settings.model_dump(), _space_digest(space)])[:16]
     folder = corpus.folder / "students" / student_id
-    if (folder / "facts.json").exists():
-        return load_student(folder)
+    with one_at_a_time(corpus.folder / ".students.lock"):
+        if not (folder / "facts.json").exists():
+            _learn(corpus, task, sealed, decision, space, folder)
+        trained = load_student(folder)
+        # Once more where a process was killed between the folder and the note.
+        corpus.journal.run_now(lambda transaction: _note(transaction, student_id, run_id, sealed, trained.facts))
+    return trained
+
+
+def _learn(corpus: Corpus, task: Task, sealed: Sealed, decision: Decision, space: TextSpace, folder: Path) -> None:
+    settings = task.spec.student
     texts, targets, labels = lessons(sealed)
     selection = _choose(space, texts, targets, settings.loss, settings.seed)
     began = time.process_time()
     student = fit(design(space, texts), targets, labels, selection.chosen)
     facts = _facts(task, sealed, decision, space, selection) | {
-        "student_id": student_id,
+        "student_id": folder.name,
         "train_cpu_s": round(time.process_time() - began, 3),
         "trained_time": corpus.clock().isoformat(),
     }
     _save(student, folder, facts)
-    corpus.journal.run_now(lambda transaction: _note(transaction, student_id, run_id, sealed, facts))
-    return Trained(student_id=student_id, student=student, folder=folder, facts=facts)
 
 
 def lessons(sealed: Sealed) -> tuple[list[str], Floats, tuple[str, ...]]:
@@ -135,7 +143,7 @@ def _save(student: BagStudent, folder: Path, facts: dict[str, Json]) -> None:
 
 def _note(transaction: Transaction, student_id: str, run_id: str, sealed: Sealed, facts: dict[str, Json]) -> None:
     transaction.execute(
-        "insert or replace into students values(?, ?, ?, ?, ?)",
+        "insert or ignore into students values(?, ?, ?, ?, ?)",
         (student_id, run_id, sealed.label, orjson.dumps(facts).decode(), transaction.now_us),
     )
 

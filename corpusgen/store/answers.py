@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import apsw
 import orjson
 import zstandard
 
+from corpusgen.errors import CorpusDamaged
 from corpusgen.journal import Transaction
 from corpusgen.records import Json, Request, Split, Usage, canonical_json, digest
 
@@ -34,7 +36,7 @@ class Card:
     terms_ids: tuple[str, ...]
     outputs_train: str
 
-    @property
+    @cached_property
     def card_id(self) -> str:
         """Digest of the card."""
         return digest(self._fields())
@@ -147,49 +149,78 @@ _ROW = (
 def find_answer(connection: apsw.Connection, request_key: bytes) -> Answer | None:
     """The stored answer to a request, if there is one."""
     row = connection.execute(f"select {_ANSWER} from answers a where request_key = ?", (request_key,)).fetchone()  # noqa: S608
-    return None if row is None else _answer(row)
+    return None if row is None else _answer(row, expander())
 
 
 def known_records(connection: apsw.Connection, record_ids: Iterable[str]) -> set[str]:
     """Which of these records exist."""
-    wanted = [bytes.fromhex(record_id) for record_id in record_ids]
-    found: set[str] = set()
+    names = [bytes.fromhex(record_id) for record_id in record_ids]
+    return {name.hex() for name in _present(connection, "select record_id from records where record_id", names)}
+
+
+def known_answers(connection: apsw.Connection, request_keys: Sequence[bytes]) -> set[bytes]:
+    """Which of these requests have an answer."""
+    return _present(connection, "select request_key from answers where request_key", request_keys)
+
+
+def _present(connection: apsw.Connection, select: str, wanted: Sequence[bytes]) -> set[bytes]:
+    found: set[bytes] = set()
     for start in range(0, len(wanted), LOOKUP):
-        chunk = wanted[start : start + LOOKUP]
-        marks = ",".join("?" * len(chunk))
-        rows = connection.execute(f"select record_id from records where record_id in ({marks})", chunk)  # noqa: S608
-        found.update(row[0].hex() for row in rows)
+        chunk = tuple(wanted[start : start + LOOKUP])
+        found.update(row[0] for row in connection.execute(f"{select} in ({','.join('?' * len(chunk))})", chunk))
     return found
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
-    """A record's row with its answer and the canonical request."""
+class Kept:
+    """A record's row with its answer."""
 
     row: RecordRow
     answer: Answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored(Kept):
+    """A record's row with its answer and the canonical request."""
+
     request: Json
 
 
-def records_by_id(connection: apsw.Connection, record_ids: Sequence[str]) -> dict[str, Stored]:
-    """Those of these records that exist, with their answers and requests."""
-    found: dict[str, Stored] = {}
+def kept_records(connection: apsw.Connection, record_ids: Sequence[str]) -> dict[str, Kept]:
+    """Those of these records that exist, with their answers, by record id."""
+    found: dict[str, Kept] = {}
+    expand = expander()
     for start in range(0, len(record_ids), LOOKUP):
         chunk = tuple(bytes.fromhex(record_id) for record_id in record_ids[start : start + LOOKUP])
-        where = f"r.record_id in ({','.join('?' * len(chunk))})"
-        found.update((stored.row.record_id, stored) for stored in stored_records(connection, where, chunk))
+        marks = ",".join("?" * len(chunk))
+        rows = connection.execute(
+            f"select {_ROW}, {_ANSWER} from records r join answers a using (request_key)"  # noqa: S608 - own text
+            f" where r.record_id in ({marks})",
+            chunk,
+        )
+        for row in rows:
+            record = _record_row(row[:10])
+            found[record.record_id] = Kept(row=record, answer=_answer(row[10:], expand))
     return found
+
+
+def stored_request(connection: apsw.Connection, request_key: bytes) -> Json:
+    """The canonical request of that key."""
+    body = connection.execute("select body from requests where request_key = ?", (request_key,)).get
+    return orjson.loads(expander()(cast("bytes", body)))
 
 
 def stored_records(connection: apsw.Connection, where: str, values: tuple[Any, ...]) -> Iterator[Stored]:
     """Records with their answers, sorted by record id; ``where`` is one of our own conditions on ``r``."""
+    expand = expander()
     cursor = connection.execute(
         f"select {_ROW}, {_ANSWER}, q.body from records r join answers a using (request_key)"  # noqa: S608 - own text
         f" join requests q using (request_key) where {where} order by r.record_id",
         values,
     )
     for row in cursor:
-        yield Stored(row=_record_row(row[:10]), answer=_answer(row[10:23]), request=orjson.loads(_expand(row[23])))
+        request = orjson.loads(expand(row[23]))
+        yield Stored(row=_record_row(row[:10]), answer=_answer(row[10:23], expand), request=request)
 
 
 def _record_row(row: tuple[Any, ...]) -> RecordRow:
@@ -207,7 +238,7 @@ def _record_row(row: tuple[Any, ...]) -> RecordRow:
     )
 
 
-def _answer(row: tuple[Any, ...]) -> Answer:
+def _answer(row: tuple[Any, ...], expand: Callable[[bytes], bytes]) -> Answer:
     return Answer(
         request_key=row[0],
         card_id=row[1],
@@ -218,9 +249,18 @@ def _answer(row: tuple[Any, ...]) -> Answer:
         sent_us=row[9],
         received_us=row[10],
         compute_us=row[11],
-        body=_expand(row[12]),
+        body=expand(row[12]),
     )
 
 
-def _expand(body: bytes) -> bytes:
-    return zstandard.ZstdDecompressor().decompress(body, max_output_size=MAX_BODY_BYTES)
+def expander() -> Callable[[bytes], bytes]:
+    """Reads what the journal keeps compressed; one for each thread."""
+    decompressor = zstandard.ZstdDecompressor()
+
+    def expand(body: bytes) -> bytes:
+        try:
+            return decompressor.decompress(body, max_output_size=MAX_BODY_BYTES)
+        except zstandard.ZstdError as error:
+            raise CorpusDamaged(f"an answer in the journal cannot be read ({error}); restore a backup") from error
+
+    return expand

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -12,11 +12,13 @@ from urllib.parse import SplitResult, urlsplit
 import orjson
 
 from corpusgen.errors import UsageError
-from corpusgen.records import Completion, Reply, Request
+from corpusgen.records import Completion, Reply, Request, Usage
 from corpusgen.spec import TeacherSpec
+from corpusgen.teachers.billing import billing_of, shipped_facts
 from corpusgen.teachers.teacher import Capabilities, Offer, TeacherCard
 from corpusgen.teachers.transport import Clock, Transport, secret_from_environment
 from corpusgen.teachers.wire import PATHS, read_completion, request_body
+from corpusgen.tokens import FRAMING, EncodingName, Framing, count_bound, encoding_for
 
 CAPABILITIES: Final = Capabilities(apis=frozenset({"chat", "completion"}), top_logprobs=20, parameters=None)
 """What may be asked of a server nobody described: OpenAI's and vLLM's default limit of 20 runners-up."""
@@ -30,10 +32,12 @@ class Endpoint:
 
     card: TeacherCard
     transport: Transport
+    encoding: EncodingName | None = None
+    """How the model cuts text, where that is known; elsewhere bytes are counted."""
 
     def input_tokens_bound(self, request: Request) -> int:
-        """Bytes of everything sent, and what a chat template may add."""
-        return tokens_bound(self.card, request)
+        """Tokens or bytes of everything sent, and what a chat template may add."""
+        return tokens_bound(self.card, request, self.encoding)
 
     async def first_tokens(self, labels: Sequence[str]) -> tuple[bytes, ...] | None:
         """None: a server's tokenizer is not to be seen from outside."""
@@ -45,7 +49,19 @@ class Endpoint:
 
     def read(self, request: Request, reply: Reply) -> Completion:
         """The answer in a reply."""
-        return read_completion(reply.body, api=request.api, request_id=reply.request_id)
+        read = read_completion(reply.body, api=request.api, request_id=reply.request_id)
+        return replace(read, usage=self._believed(request, read))
+
+    def _believed(self, request: Request, read: Completion) -> Usage:
+        """Token counts, at their worst where the server claims that reading the question or writing text took none."""
+        usage = read.usage
+        if usage.input_tokens and (usage.output_tokens or not read.text):
+            return usage
+        return replace(
+            usage,
+            input_tokens=usage.input_tokens or self.input_tokens_bound(request),
+            output_tokens=usage.output_tokens or (int(request.parameters["max_tokens"]) if read.text else 0),
+        )
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -69,8 +85,13 @@ def connect(spec: TeacherSpec, *, folder: Path, clock: Clock) -> Endpoint:
         capabilities=CAPABILITIES,
         in_flight=spec.in_flight or IN_FLIGHT,
     )
-    secret = secret_from_environment(spec.key_env)
-    return Endpoint(card=card, transport=Transport(base_url=base.geturl().rstrip("/"), secret=secret, clock=clock))
+    transport = Transport(
+        base_url=base.geturl().rstrip("/"),
+        secret=secret_from_environment(spec.key_env),
+        clock=clock,
+        billing=billing_of(provider, card.host, shipped_facts()),
+    )
+    return Endpoint(card=card, transport=transport, encoding=encoding_for(provider, model))
 
 
 def offers() -> tuple[Offer, ...]:
@@ -78,11 +99,19 @@ def offers() -> tuple[Offer, ...]:
     return (Offer(name="endpoint/MODEL", route="api", provider="(spec)", installed=True, free=False),)
 
 
-def tokens_bound(card: TeacherCard, request: Request) -> int:
-    """No more tokens than bytes: every tokenizer in use falls back to single bytes."""
-    text = sum(len(message.content.encode()) + card.tokens_per_message for message in request.messages)
-    extras = sum(len(orjson.dumps(extra)) for extra in (request.schema, request.tools) if extra is not None)
-    return text + extras + card.tokens_per_request
+def tokens_bound(card: TeacherCard, request: Request, encoding: EncodingName | None = None) -> int:
+    """No fewer tokens than are billed: counted where the encoding is known, else bytes, which are never fewer."""
+    own = Framing(per_message=card.tokens_per_message, per_request=card.tokens_per_request)
+    framing = own if encoding is None else FRAMING[encoding]
+    texts = [message.content for message in request.messages]
+    return count_bound(texts, encoding, framing) + _extras_bound(request, framing)
+
+
+def _extras_bound(request: Request, framing: Framing) -> int:
+    """Bytes of what is put before the model besides messages: a schema, tools, and any text among the parameters."""
+    written = [extra for extra in (request.schema, request.tools) if extra is not None]
+    written += [value for value in request.parameters.values() if isinstance(value, dict | list | str)]
+    return sum(len(orjson.dumps(extra)) + framing.per_extra for extra in written)
 
 
 def is_loopback(host: str) -> bool:

@@ -15,6 +15,9 @@ from typing import Any, Final, NoReturn
 
 import aiohttp
 import orjson
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 
 from corpusgen.errors import (
     InvalidAnswer,
@@ -27,6 +30,7 @@ from corpusgen.errors import (
     UsageError,
 )
 from corpusgen.records import Reply
+from corpusgen.teachers.billing import NOTHING_KNOWN, Billing
 from corpusgen.teachers.wire import shown
 
 MAX_BODY: Final = 64 * 2**20
@@ -34,6 +38,17 @@ MAX_BODY: Final = 64 * 2**20
 
 MAX_RETRY_AFTER_S: Final = 600.0
 """No server may put us to sleep for longer, whatever it writes."""
+
+_SPENT: Final = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_usage_limit_exceeded",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+    }
+)
+"""OpenAI's words for it (help.openai.com, article 5955604, read 2026-11-21); others have copied the first."""
 
 _MAX_ERROR_BODY: Final = 64 * 2**10
 _CONNECT_S: Final = 10.0
@@ -87,6 +102,7 @@ class Transport:
     base_url: str
     clock: Clock
     secret: Secret | None = None
+    billing: Billing = NOTHING_KNOWN
     max_body: int = MAX_BODY
     keep_alive: bool = True
     _session: aiohttp.ClientSession | None = field(default=None, repr=False)
@@ -102,7 +118,8 @@ class Transport:
 
     async def _post(self, path: str, body: bytes, timeout_s: float) -> Reply:
         sent = self.clock()
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(_CONNECT_S, timeout_s))
+        # Well before the whole time is over, so that a connection nobody takes is known as a call that was not sent.
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(_CONNECT_S, timeout_s / 2))
         url = self.base_url + path
         async with self._open().post(url, data=body, timeout=timeout, allow_redirects=False) as response:
             raw = await _limited(response, self.max_body if response.status == 200 else _MAX_ERROR_BODY)
@@ -138,13 +155,18 @@ class Transport:
             self._session = aiohttp.ClientSession(
                 headers=headers,
                 # How many calls run at once is the caller's decision: a second limit here would hide waiting.
-                connector=aiohttp.TCPConnector(limit=0, **(_KEPT if self.keep_alive else _CLOSED)),
+                connector=_Connector(limit=0, **(_KEPT if self.keep_alive else _CLOSED)),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )
         return self._session
 
     def _failure(self, response: aiohttp.ClientResponse, raw: bytes) -> TeacherError:
+        failure = self._classified(response, raw)
+        failure.billable = self.billing.may_charge(response.status)
+        return failure
+
+    def _classified(self, response: aiohttp.ClientResponse, raw: bytes) -> TeacherError:
         status = response.status
         message = f"HTTP {status} from {self.base_url}: {provider_message(self._without_key(raw))}"
         if 300 <= status < 400:
@@ -153,6 +175,8 @@ class Transport:
         if status < 300:
             return InvalidAnswer(message, status=status)
         pause = retry_after(response.headers, self.clock())
+        if status == 429 and _spent(raw):
+            return RequestRefused(message, status=status)
         if status in (429, 529):
             return RateLimited(message, retry_after_s=pause, status=status)
         if status in (408, 409) or status >= 500:
@@ -165,6 +189,21 @@ class Transport:
     def _without_key(self, raw: bytes) -> bytes:
         # Answers are kept in the journal; a server that echoes its headers must not bring the key there.
         return raw if self.secret is None else raw.replace(self.secret.reveal().encode(), b"***")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Hands out no connection on which something has arrived since its last answer.
+
+    aiohttp looks at that only when a connection is put back, not when it is taken: a second answer nobody asked for
+    would be read as the answer to the next question.
+    """
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is not None and not connection.protocol.should_close:
+                return connection
+            connection.close()
+        return None
 
 
 async def _limited(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -201,7 +240,7 @@ def _number(text: str | None) -> float | None:
 def _until(text: str | None, now: datetime) -> float | None:
     try:
         moment = parsedate_to_datetime(text or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now.timestamp()
 
@@ -216,6 +255,15 @@ def provider_message(raw: bytes) -> str:
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or error
     return shown(error if isinstance(error, str) else orjson.dumps(error), _MESSAGE)
+
+
+def _spent(raw: bytes) -> bool:
+    """Whether a 429 says that there is no money left, which waiting does not mend."""
+    try:
+        error = orjson.loads(raw)["error"]
+        return not _SPENT.isdisjoint((error.get("code"), error.get("type")))
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _request_id(response: aiohttp.ClientResponse) -> str | None:

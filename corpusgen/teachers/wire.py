@@ -23,6 +23,8 @@ _NO_LOGPROB: Final = -9999.0
 # A server's single-precision softmax may pass 1 by a rounding error, and by no more.
 _ROUNDING: Final = 0.01
 
+_LONGEST_NAME: Final = 200
+
 _FINISH: Final[dict[str, FinishReason]] = {
     "stop": "stop",
     "eos_token": "stop",
@@ -74,9 +76,9 @@ def read_completion(
     reply = _object(body)
     choice = _only_choice(reply)
     finish = _finish_reason(choice)
-    usage = _usage(reply.get("usage"))
+    usage = _usage(reply.get("usage"), _text_or_none(reply, "service_tier"))
     logprobs = _logprobs(choice.get("logprobs"), tokenizer)
-    served, name = _text_or_none(reply, "model"), request_id or _text_or_none(reply, "id")
+    served, name = _name_or_none(reply, "model"), request_id or _name_or_none(reply, "id")
     if api == "completion":
         text = _text(choice.get("text"), "text")
         return Completion(
@@ -162,16 +164,41 @@ def _tool_calls(message: dict[str, Any]) -> str | None:
     return orjson.dumps(calls).decode()
 
 
-def _usage(value: Json) -> Usage:
+def _usage(value: Json, service_tier: str | None) -> Usage:
     usage = _mapping(value, "usage")
-    given, answered = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
-    cached = _detail(usage, "prompt_tokens_details", "cached_tokens")
+    given = _tokens(usage, "prompt_tokens")
+    answered = max(_tokens(usage, "completion_tokens"), _beyond_input(usage, given))
+    cached = _detail(usage, "prompt_tokens_details", "cached_tokens") or 0
+    written = _detail(usage, "prompt_tokens_details", "cache_write_tokens") or 0
     reasoning = _detail(usage, "completion_tokens_details", "reasoning_tokens")
-    if (cached or 0) > given or (reasoning or 0) > answered:
+    lasting = _lasting_writes(usage)
+    if cached + written > given or lasting > written or (reasoning or 0) > answered:
         raise InvalidAnswer(f"usage contradicts itself: {shown(orjson.dumps(usage))}")
     return Usage(
-        input_tokens=given, output_tokens=answered, cached_input_tokens=cached or 0, reasoning_tokens=reasoning
+        input_tokens=given,
+        output_tokens=answered,
+        cached_input_tokens=cached,
+        reasoning_tokens=reasoning,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=lasting,
+        service_tier=service_tier or _text_or_none(usage, "service_tier"),
     )
+
+
+def _beyond_input(usage: dict[str, Any], given: int) -> int:
+    """Tokens the total holds besides the input: some leave thoughts out of completion_tokens, none out of the bill."""
+    known = given and usage.get("total_tokens") is not None
+    return max(0, _tokens(usage, "total_tokens") - given) if known else 0
+
+
+def _lasting_writes(usage: dict[str, Any]) -> int:
+    """Cache writes kept for an hour or longer, out of those a server lists by their time to live."""
+    details = usage.get("prompt_tokens_details")
+    listed = None if details is None else _mapping(details, "prompt_tokens_details").get("cache_write_tokens_details")
+    if listed is None:
+        return 0
+    by_life = _mapping(listed, "cache_write_tokens_details")
+    return sum(_tokens(by_life, name) for name in by_life if name.startswith("ttl_") and name.endswith("h"))
 
 
 def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
@@ -297,6 +324,12 @@ def _text(value: Json, name: str) -> str:
 def _text_or_none(reply: dict[str, Any], name: str) -> str | None:
     value = reply.get(name)
     return value if isinstance(value, str) and value else None
+
+
+def _name_or_none(reply: dict[str, Any], name: str) -> str | None:
+    """A name fit for a record; what is no name, or would drive a terminal, is none."""
+    value = _text_or_none(reply, name)
+    return value if value is not None and len(value) <= _LONGEST_NAME and value.isprintable() else None
 
 
 def _dumped(value: Json) -> bytes:

@@ -27,7 +27,11 @@ EXAMPLES = (
     ("plumber", "someone who puts in and mends water pipes", "The plumber found the leak behind the kitchen wall."),
     ("drizzle", "very light rain", "A cold drizzle was falling when the game began."),
     ("blanket", "a large warm cover for a bed", "He pulled the blanket over his head and went back to sleep."),
-    ("rumour", "a story that is passed on and may not be true", "The rumour about the new school turned out to be false."),
+    (
+        "rumour",
+        "a story that is passed on and may not be true",
+        "The rumour about the new school turned out to be false.",
+    ),
 )
 
 

@@ -21,7 +21,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.optimize import minimize
 from scipy.special import log_softmax
-from sklearn.utils.extmath import randomized_svd
 
 from corpusgen.distill.losses import Loss, loss_and_gradient
 from corpusgen.distill.ngrams import bucket_count, count_ngrams, hash_ngrams, in_blocks
@@ -202,6 +201,8 @@ def _scaled(counts: sp.csr_matrix, weights: Singles) -> sp.csr_matrix:
 
 
 def _directions(points: sp.csr_matrix, settings: SpaceSettings) -> Singles:
+    from sklearn.utils.extmath import randomized_svd  # loads for most of a second, and only learning a space needs it
+
     wanted = min(settings.directions, min(points.shape) - 1)
     if wanted < 1 or settings.direction_weight == 0:
         return np.zeros((points.shape[1], 0), np.float32)

@@ -39,7 +39,7 @@ def _spend_words(facts: Spend) -> str:
     told = f"{plural(facts.requests, 'request')} and {count(facts.settled_tokens)} tokens "
     told += f"for {dollars(facts.settled_microusd)}."
     if facts.free_teacher:
-        told += " The teacher runs on this machine and is declared free; its processor time is counted above."
+        told += " The spec declares this teacher free; its processor time is not counted as money here."
     if facts.unconfirmed_microusd or facts.unconfirmed_tokens:
         told += " Calls with unknown outcome count in full until they are reconciled with the provider’s bill."
     if facts.from_cache:

@@ -1,0 +1,187 @@
+"""Verifying: is everything in a corpus still what was committed? And sweeping up what never was."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from corpusgen.budget.ledger import UNITS
+from corpusgen.corpus import Corpus
+from corpusgen.errors import CorpusDamaged, StoreError
+from corpusgen.provenance.seal import survey
+from corpusgen.stages.committing import committed_shards
+from corpusgen.stages.sealing import record_row, sealed_dataset
+from corpusgen.stages.selecting import Selection, selections
+from corpusgen.store.answers import expander
+from corpusgen.store.manifest import ShardEntry, read_manifest
+from corpusgen.store.shards import read_columns, read_records, verify_shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something that is not as it was committed."""
+
+    check: str
+    subject: str
+    message: str
+
+
+Check = Callable[[Corpus], Iterator[Finding]]
+
+
+def verify(corpus: Corpus) -> list[Finding]:
+    """Everything wrong with a corpus; an empty list means that it is sound.
+
+    The journal is the truth: its own integrity, money per answer against the ledger, balances against calls, request
+    keys against requests, shards and their costs against answers, the manifest, and sealed datasets with their roots.
+    """
+    return [finding for check in CHECKS for finding in check(corpus)]
+
+
+def _integrity(corpus: Corpus) -> Iterator[Finding]:
+    for (message,) in corpus.journal.query("pragma integrity_check"):
+        if message != "ok":
+            yield Finding(check="journal", subject="journal.sqlite", message=str(message))
+
+
+def _answers_settled(corpus: Corpus) -> Iterator[Finding]:
+    rows = corpus.journal.query(
+        "select lower(hex(a.request_key)), a.cost_microusd, c.state, c.microusd from answers a"
+        " left join calls c using (call_id)"
+        " where c.call_id is null or c.state not in ('settled', 'overrun') or c.microusd != a.cost_microusd"
+    )
+    for key, cost, state, booked in rows:
+        message = f"the answer cost {cost} micro-dollars, its call is {state} with {booked}"
+        yield Finding(check="ledger", subject=key, message=message)
+
+
+def _balances(corpus: Corpus) -> Iterator[Finding]:
+    totals: dict[tuple[str, str], list[int]] = {}
+    columns = ", ".join(f"reserved_{unit}, coalesce({unit}, 0)" for unit in UNITS)
+    for state, scopes, *figures in corpus.journal.query(f"select state, scopes, {columns} from calls"):  # noqa: S608
+        for scope in scopes.split("\n"):
+            for at, unit in enumerate(UNITS):
+                total = totals.setdefault((scope, unit), [0, 0, 0])
+                reserved, used = figures[2 * at : 2 * at + 2]
+                total[0] += used if state in ("settled", "overrun") else 0
+                total[1] += reserved if state == "promised" else 0
+                total[2] += reserved if state == "unknown" else 0
+    booked = corpus.journal.query("select scope, unit, settled, promised, unconfirmed from balances")
+    found = {(scope, unit): list(figures) for scope, unit, *figures in booked}
+    for name in sorted(totals.keys() | found.keys()):
+        expected, actual = totals.get(name, [0, 0, 0]), found.get(name, [0, 0, 0])
+        if expected != actual:
+            message = f"settled, promised, unconfirmed are {actual}, the calls add up to {expected}"
+            yield Finding(check="balances", subject=" ".join(name), message=message)
+
+
+def _request_keys(corpus: Corpus) -> Iterator[Finding]:
+    expand = expander()
+    for key, body in corpus.journal.reader.execute("select request_key, body from requests"):
+        assert isinstance(key, bytes)
+        assert isinstance(body, bytes)
+        if _digest(expand, body) != key:
+            yield Finding(check="requests", subject=key.hex(), message="the request does not match its key")
+
+
+def _digest(expand: Callable[[bytes], bytes], body: bytes) -> bytes | None:
+    try:
+        return hashlib.sha256(expand(body)).digest()
+    except CorpusDamaged:
+        return None
+
+
+def _shards(corpus: Corpus) -> Iterator[Finding]:
+    for entry in committed_shards(corpus):
+        path = corpus.folder / entry.path
+        problem = verify_shard(path, entry)
+        if problem is not None:
+            yield Finding(check="shards", subject=entry.path, message=problem)
+        else:
+            yield from _rows(corpus, entry, path)
+
+
+def _rows(corpus: Corpus, entry: ShardEntry, path: Path) -> Iterator[Finding]:
+    """Ids and costs of a sound shard against the journal."""
+    known = dict(
+        corpus.journal.query(
+            "select lower(hex(r.record_id)), iif(r.from_cache, 0, a.cost_microusd"
+            " + coalesce(json_extract(r.item, '$.first_cost_microusd'), 0))"
+            " from records r join answers a using (request_key) where r.shard = ?",
+            (f"{entry.dataset}/{entry.name}",),
+        )
+    )
+    table = read_columns([path], ["record_id", "cost_microusd"]).to_pydict()
+    found = dict(zip(table["record_id"], table["cost_microusd"], strict=True))
+    for record_id in sorted(known.keys() ^ found.keys()):
+        where = "the journal" if record_id in known else "the shard"
+        yield Finding(check="records", subject=record_id, message=f"is only in {where} ({entry.path})")
+    for record_id in sorted(known.keys() & found.keys()):
+        if known[record_id] != found[record_id]:
+            message = f"costs {found[record_id]} in {entry.path}, the ledger says {known[record_id]}"
+            yield Finding(check="records", subject=record_id, message=message)
+
+
+def _manifest(corpus: Corpus) -> Iterator[Finding]:
+    try:
+        listed = {entry.path: entry for entry in read_manifest(corpus.folder).shards}
+    except StoreError as error:
+        yield Finding(check="manifest", subject="MANIFEST.json", message=str(error))
+        return
+    committed = {entry.path: entry for entry in committed_shards(corpus)}
+    for path in sorted(listed.keys() | committed.keys()):
+        if listed.get(path) != committed.get(path):
+            yield Finding(check="manifest", subject=path, message="differs from what the journal committed")
+
+
+def _sealed(corpus: Corpus) -> Iterator[Finding]:
+    for selection in selections(corpus):
+        if selection.status == "sealed":
+            yield from _sealed_one(corpus, selection)
+
+
+def _sealed_one(corpus: Corpus, selection: Selection) -> Iterator[Finding]:
+    try:
+        sealed = sealed_dataset(corpus, selection.label)
+        root = survey(record_row(record) for record in read_records([sealed.file])).merkle_root
+    except (CorpusDamaged, StoreError) as error:
+        yield Finding(check="datasets", subject=selection.label, message=str(error))
+        return
+    if root != sealed.manifest["merkle"]["root"]:
+        yield Finding(check="datasets", subject=selection.label, message=f"Merkle root is {root}, sealed was another")
+
+
+CHECKS: tuple[Check, ...] = (
+    _integrity,
+    _answers_settled,
+    _balances,
+    _request_keys,
+    _shards,
+    _manifest,
+    _sealed,
+)
+
+
+def orphans(corpus: Corpus) -> list[Path]:
+    """Files and folders that no commit knows: left by a crash, or superseded. Safe to remove while nothing runs."""
+    shards = {corpus.folder / entry.path for entry in committed_shards(corpus)}
+    datasets = {selection.folder for selection in selections(corpus)}
+    files = (corpus.folder / "shards").glob("*/*")
+    found = [path for path in files if path not in shards]
+    found += [path for path in (corpus.folder / "datasets").glob("*") if path.is_dir() and path not in datasets]
+    found += list((corpus.folder / "students").glob(".*"))
+    return sorted(found)
+
+
+def sweep(corpus: Corpus) -> list[Path]:
+    """Remove what no commit knows; gives back what was removed."""
+    found = orphans(corpus)
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return found

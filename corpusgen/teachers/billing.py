@@ -1,0 +1,81 @@
+"""What a failed call may have cost, by what the provider says of the status it answered with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from corpusgen.errors import SpecError
+from corpusgen.shipped import shipped
+from corpusgen.spec import problems, read_yaml
+
+_NEVER_SAFE: Final = frozenset({408, 409, 429})
+"""Statuses that may follow work that was done: a timeout, a conflict, a limit counted afterwards."""
+
+
+class BillingFact(BaseModel):
+    """What one provider says, where it says so, and on which day it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    provider: str = Field(min_length=1)
+    hosts: tuple[str, ...] = Field(min_length=1, description="Host names; * stands for any part")
+    statuses: tuple[Annotated[int, Field(ge=100, le=999)], ...] = Field(min_length=1)
+    billed: bool
+    source: str = Field(min_length=1)
+    as_of: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+    version: Literal["corpusgen.endpoints/1"] = Field(alias="schema")
+    billing: tuple[BillingFact, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Billing:
+    """What is known of one endpoint: status → charged for or not."""
+
+    known: Mapping[int, bool]
+
+    def may_charge(self, status: int) -> bool:
+        """Whether a call that ended with this status may be on the bill. What is not known may be."""
+        stated = self.known.get(status)
+        if stated is not None:
+            return stated
+        return not 400 <= status < 500 or status in _NEVER_SAFE
+
+
+NOTHING_KNOWN: Final = Billing(known={})
+
+
+def billing_of(provider: str, host: str, facts: Iterable[BillingFact]) -> Billing:
+    """What the facts say of a provider at a host. Where two contradict each other, it is charged."""
+    known: dict[int, bool] = {}
+    for fact in facts:
+        if fact.provider == provider and any(fnmatchcase(host.lower(), pattern) for pattern in fact.hosts):
+            known |= {status: fact.billed or known.get(status, False) for status in fact.statuses}
+    return Billing(known=known)
+
+
+def load_facts(path: Path) -> tuple[BillingFact, ...]:
+    """The facts in a YAML file. Raises SpecError with the line of each mistake."""
+    value, lines = read_yaml(path)
+    try:
+        return _Table.model_validate_json(orjson.dumps(value)).billing
+    except ValidationError as error:
+        raise SpecError(*problems(path, lines, error, _Table)) from error
+
+
+@cache
+def shipped_facts() -> tuple[BillingFact, ...]:
+    """The facts that come with corpusgen."""
+    return load_facts(shipped("data/endpoints.yaml"))

@@ -1,0 +1,19 @@
+"""No test reaches the network, and none depends on the keys and settings of whoever runs it."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from pathlib import Path
+
+_OFFLINE = Path(__file__).parent / "offline"
+_PERSONAL = ("CORPUSGEN_", "OPENAI_", "ANTHROPIC_", "HF_", "COLUMNS", "NO_COLOR", "FORCE_COLOR")
+_SECRET = ("_KEY", "_TOKEN", "_SECRET", "_PROXY")
+
+for _name in list(os.environ):
+    if _name.startswith(_PERSONAL) or _name.upper().endswith(_SECRET):
+        del os.environ[_name]
+
+# Python runs a file of this name when it starts, so that the processes that tests start are held to the same.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_OFFLINE), os.environ.get("PYTHONPATH")]))
+runpy.run_path(str(_OFFLINE / "sitecustomize.py"))

@@ -1,0 +1,323 @@
+"""What the journal promises: what was acknowledged stays, and one failure never costs its neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+from flow_samples import journal_in
+
+from corpusgen.budget.ledger import Amounts, Intent, Ledger
+from corpusgen.errors import CorpusDamaged, CorpusTooNew, CorpusUnwritable, StoreError, UsageError
+from corpusgen.journal import JOURNAL_VERSION, Journal, Operation, Transaction
+
+PYTHON = [sys.executable, "-W", "error", "-c"]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with journal_in(tmp_path) as opened:
+        yield opened
+
+
+def note(name: str, error: Exception | None = None) -> Operation[str]:
+    """Writes a row, then fails if told to."""
+
+    def operation(transaction: Transaction) -> str:
+        transaction.execute("insert into meta values(?, 'x')", (name,))
+        if error is not None:
+            raise error
+        return name
+
+    return operation
+
+
+def refuse(error: Exception) -> Operation[str]:
+    def operation(_: Transaction) -> str:
+        raise error
+
+    return operation
+
+
+def notes(journal: Journal) -> set[str]:
+    return {row[0] for row in journal.query("select name from meta where value = 'x'")}
+
+
+async def together(journal: Journal, *operations: Operation[str]) -> list[str | BaseException]:
+    """The outcomes of operations that ride in one transaction: the first keeps the writer busy until all wait."""
+    gate = threading.Event()
+    first = journal.start(lambda _: gate.wait(10))
+    waiting = [journal.start(operation) for operation in operations]
+    gate.set()
+    await first
+    return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+# --- group commit ----------------------------------------------------------------------------------------------------
+
+
+async def test_operations_that_wait_are_committed_together(journal: Journal) -> None:
+    def begin(transaction: Transaction) -> str:
+        return str(id(transaction))
+
+    assert len(set(await together(journal, begin, begin, begin))) == 1
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        refuse(UsageError("no")),
+        refuse(ValueError("a bug")),
+        note("half", UsageError("after writing")),
+        note("half", ValueError("a bug after writing")),
+    ],
+    ids=["refusal", "bug", "refusal after writing", "bug after writing"],
+)
+async def test_a_failing_operation_keeps_its_neighbours(journal: Journal, failing: Operation[str]) -> None:
+    outcomes = await together(journal, note("a"), failing, note("b"))
+    assert (outcomes[0], outcomes[2]) == ("a", "b")
+    assert isinstance(outcomes[1], UsageError | ValueError)
+    assert notes(journal) == {"a", "b"}  # nothing of the failing one
+
+
+async def test_a_broken_constraint_keeps_the_neighbours(journal: Journal) -> None:
+    outcomes = await together(journal, note("a"), note("a"), note("b"))
+    assert isinstance(outcomes[1], apsw.ConstraintError)
+    assert notes(journal) == {"a", "b"}
+
+
+async def test_what_an_operation_gives_back_arrives(journal: Journal) -> None:
+    assert await journal.run(note("a")) == "a"
+    assert journal.run_now(note("b")) == "b"
+
+
+async def test_a_cancelled_caller_leaves_when_its_operation_is_done(journal: Journal) -> None:
+    gate = threading.Event()
+    journal.start(lambda _: gate.wait(10))
+    task = asyncio.create_task(journal.run(note("a")))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0.01)
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert notes(journal) == {"a"}
+
+
+def test_a_loop_that_ended_does_not_hurt_the_others(journal: Journal) -> None:
+    gate = threading.Event()
+
+    async def leave_early() -> None:
+        journal.start(lambda _: gate.wait(10))
+        journal.start(note("abandoned"))
+
+    asyncio.run(leave_early())
+    gate.set()
+    journal.run_now(note("later"))
+    assert notes(journal) == {"abandoned", "later"}
+
+
+def test_every_thread_reads_through_a_connection_of_its_own(journal: Journal) -> None:
+    journal.run_now(note("a"))
+    found: list[set[str]] = []
+    threads = [threading.Thread(target=lambda: found.extend(notes(journal) for _ in range(50))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [{"a"}] * 200
+
+
+# --- closing ---------------------------------------------------------------------------------------------------------
+
+
+def test_closing_commits_what_waits(tmp_path: Path) -> None:
+    async def submit(journal: Journal) -> None:
+        for at in range(500):
+            journal.start(note(f"n{at}"))
+
+    with journal_in(tmp_path) as journal:
+        asyncio.run(submit(journal))
+    with journal_in(tmp_path) as journal:
+        assert len(notes(journal)) == 500
+
+
+def test_closing_twice_does_no_harm(journal: Journal) -> None:
+    journal.close()
+    journal.close()
+
+
+def test_a_closed_journal_says_so(journal: Journal) -> None:
+    journal.close()
+    with pytest.raises(StoreError, match="is closed"):
+        journal.run_now(note("late"))
+    with pytest.raises(StoreError, match="is closed"):
+        journal.query("select 1")
+
+
+# --- kill -9 ---------------------------------------------------------------------------------------------------------
+
+_ACKNOWLEDGE = """
+import sys
+from pathlib import Path
+from corpusgen.journal import Journal
+journal = Journal(Path(sys.argv[1]), clock_us=lambda: 0)
+for n in range(10**9):
+    journal.run_now(lambda t: t.execute("insert into meta values(?, 'x')", (f"n{n}",)))
+    print(n, flush=True)
+"""
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    child = subprocess.Popen([*PYTHON, _ACKNOWLEDGE, path], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for _ in range(30):
+        child.stdout.readline()
+    child.kill()
+    acknowledged = 30 + len(child.stdout.read().splitlines())
+    child.wait()
+    child.stdout.close()
+    with journal_in(tmp_path) as journal:
+        assert notes(journal) >= {f"n{at}" for at in range(acknowledged)}
+        assert journal.query("pragma integrity_check") == [("ok",)]
+
+
+# --- files that are not what they should be --------------------------------------------------------------------------
+
+
+def test_a_newer_journal_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with journal_in(tmp_path) as journal:
+        journal.run_now(lambda transaction: transaction.execute(f"pragma user_version={JOURNAL_VERSION + 1}") and None)
+    before = (tmp_path / "journal.sqlite").read_bytes()
+    with pytest.raises(CorpusTooNew, match="upgrade corpusgen"), journal_in(tmp_path):
+        pass
+    assert (tmp_path / "journal.sqlite").read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").write_bytes(b"not a database, whatever its name says" * 100)
+    with pytest.raises(CorpusDamaged, match="not a sound journal"), journal_in(tmp_path):
+        pass
+
+
+def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    foreign = apsw.Connection(str(tmp_path / "journal.sqlite"))
+    foreign.execute("create table theirs(x)")
+    foreign.close()
+    with pytest.raises(CorpusDamaged, match="somebody else's"), journal_in(tmp_path):
+        pass
+
+
+def test_a_path_that_cannot_be_opened_is_unwritable(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").mkdir()
+    with pytest.raises(CorpusUnwritable, match="cannot be written"), journal_in(tmp_path):
+        pass
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+from corpusgen.errors import CorpusUnwritable
+from corpusgen.journal import Journal
+journal = Journal(Path(sys.argv[1]), clock_us=lambda: 0)
+journal.run_now(lambda t: t.execute("insert into meta values('before', 'x')") and None)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    for n in range(1000):
+        journal.run_now(lambda t: t.execute("insert into meta values(?, hex(zeroblob(4000)))", (f"n{n}",)) and None)
+except CorpusUnwritable as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_said_and_what_was_committed_is_intact(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    child = subprocess.run([*PYTHON, _FULL, path], capture_output=True, text=True, timeout=60)
+    assert "cannot be written" in child.stdout, child.stderr
+    with journal_in(tmp_path) as journal:
+        assert notes(journal) == {"before"}
+        assert journal.query("pragma integrity_check") == [("ok",)]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_unwritable(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(CorpusUnwritable), journal_in(tmp_path):
+        pass
+
+
+_OPEN = """
+import sys
+from pathlib import Path
+from corpusgen.journal import Journal
+Journal(Path(sys.argv[1]), clock_us=lambda: 0).close()
+"""
+
+
+def test_processes_that_start_at_once_make_one_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    children = [subprocess.Popen([*PYTHON, _OPEN, path], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    errors = [child.communicate(timeout=60)[1] for child in children]
+    assert [child.returncode for child in children] == [0] * 4, errors
+    with journal_in(tmp_path) as journal:
+        assert journal.query("select count(*) from owners") == [(5,)]
+
+
+# --- who is alive ----------------------------------------------------------------------------------------------------
+
+_PROMISE = """
+import asyncio, sys, time
+from pathlib import Path
+from corpusgen.budget.ledger import Amounts, Intent, Ledger
+from corpusgen.journal import Journal
+journal = Journal(Path(sys.argv[1]), clock_us=lambda: 0)
+intent = Intent(run_id="r", request_key=b"k", teacher="t", role="response", attempt=1,
+                worst=Amounts(tokens=7, requests=1), scopes=("corpus",), price_version="v")
+asyncio.run(Ledger(journal).reserve(intent))
+print("promised", flush=True)
+time.sleep(60)
+"""
+
+
+def promised_tokens(journal: Journal) -> tuple[int, int]:
+    rows = journal.query("select promised, unconfirmed from balances where unit = 'tokens'")
+    return rows[0][0], rows[0][1]
+
+
+async def test_promises_of_the_dead_become_unknown_and_those_of_the_living_do_not(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    child = subprocess.Popen([*PYTHON, _PROMISE, path], stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - it waits
+    assert child.stdout is not None
+    child.stdout.readline()
+    with journal_in(tmp_path) as journal:
+        assert (await Ledger(journal).recover(), promised_tokens(journal)) == (0, (7, 0))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        assert (await Ledger(journal).recover(), promised_tokens(journal)) == (1, (0, 7))
+        assert await Ledger(journal).recover() == 0
+
+
+async def test_a_reused_pid_is_not_taken_for_the_living(journal: Journal) -> None:
+    intent = Intent(
+        run_id="r",
+        request_key=b"k",
+        teacher="t",
+        role="response",
+        attempt=1,
+        worst=Amounts(tokens=7),
+        scopes=("corpus",),
+        price_version="v",
+    )
+    await Ledger(journal).reserve(intent)
+    journal.run_now(lambda transaction: transaction.execute("update owners set start_ticks = start_ticks - 1") and None)
+    assert await Ledger(journal).recover() == 1
