@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import date
 from itertools import islice
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from corpusgen.assemble import RunFacts, read_labels, record_of, record_of_kept,
 from corpusgen.budget.ledger import Amounts, Intent, Ledger, Reservation
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus, microseconds
+from corpusgen.elsewhere import Elsewhere
 from corpusgen.errors import (
     CorpusgenError,
     Interrupted,
@@ -130,6 +132,9 @@ class Asker:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set it to end the run after the calls that are under way."""
     hold: Hold = field(default_factory=Hold)
+    elsewhere: Elsewhere | None = None
+    rate_on: Callable[[date], Rate] | None = None
+    """The rate of a day, for a run that goes on past midnight; without one ``rate`` holds."""
 
 
 @asynccontextmanager
@@ -163,7 +168,7 @@ class _Stream:
     error: Exception | None = None
     closed: bool = False
     workers: list[asyncio.Task[None]] = field(default_factory=list)
-    upcoming: Iterator[tuple[Prompt, Kept | None]] = field(init=False)
+    upcoming: AsyncGenerator[tuple[Prompt, Kept | None]] = field(init=False)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     dropped: set[tuple[str, str]] = field(init=False)
     """What failed in an earlier try of this run; an answer takes it back."""
@@ -206,7 +211,7 @@ class _Stream:
     async def _next(self) -> Prompt | None:
         """The next prompt to ask; known answers go to the reader on the way, in the order of the prompts."""
         async with self.turn:
-            for prompt, kept in self.upcoming:
+            async for prompt, kept in self.upcoming:
                 if kept is None:
                     return prompt
                 await self._deliver(self._remember(prompt, kept))
@@ -214,20 +219,23 @@ class _Stream:
                     break
         return None
 
-    def _look_up(self) -> Iterator[tuple[Prompt, Kept | None]]:
+    async def _look_up(self) -> AsyncGenerator[tuple[Prompt, Kept | None]]:
         while chunk := list(islice(self.prompts, LOOK_AHEAD)):
             names = [prompt.record_id for prompt in chunk]
             known = kept_records(self.asker.corpus.journal.reader, names)
-            self._note_unanswered(
-                [prompt.request.key for prompt, name in zip(chunk, names, strict=True) if name not in known]
+            await self._note_unanswered(
+                [prompt.request for prompt, name in zip(chunk, names, strict=True) if name not in known]
             )
-            yield from zip(chunk, map(known.get, names), strict=True)
+            for prompt, name in zip(chunk, names, strict=True):
+                yield prompt, known.get(name)
 
-    def _note_unanswered(self, keys: list[bytes]) -> None:
-        corpus = self.asker.corpus
-        answered = known_answers(corpus.journal.reader, keys)
+    async def _note_unanswered(self, requests: list[Request]) -> None:
+        corpus, by_key = self.asker.corpus, {request.key: request for request in requests}
+        answered = known_answers(corpus.journal.reader, list(by_key))
+        if self.asker.elsewhere is not None:
+            answered |= await self.asker.elsewhere.adopt({key: by_key[key] for key in by_key.keys() - answered})
         corpus.unanswered -= answered
-        corpus.unanswered |= set(keys) - answered
+        corpus.unanswered |= by_key.keys() - answered
 
     def _remember(self, prompt: Prompt, kept: Kept) -> Record:
         asker, request = self.asker, prompt.request
@@ -278,6 +286,7 @@ class _Stream:
         """Tell the reader that nothing more will come."""
         await asyncio.wait(self.workers)
         watcher.cancel()
+        await self.upcoming.aclose()
         await self.out.put(None)
 
 
@@ -311,6 +320,8 @@ async def _answer(asker: Asker, prompt: Prompt) -> Record:
     got = first
     if row is None:
         assert wider is not None
+        if asker.elsewhere is not None:
+            await asker.elsewhere.adopt({wider.key: wider})
         got, row = await _obtain(asker, prompt, wider, lambda got: _row(asker, prompt, first, got))
     assert row is not None
     card = _card_of(asker, got.answer.card_id)
@@ -356,9 +367,9 @@ def _of_another_run(asker: Asker, got: _Got) -> bool:
     if got.used is not None:
         return False
     rows = asker.corpus.journal.query(
-        "select c.run_id from answers a join calls c using (call_id) where a.request_key = ?", (got.request.key,)
+        "select c.run_id from answers a left join calls c using (call_id) where a.request_key = ?", (got.request.key,)
     )
-    return bool(rows) and rows[0][0] != asker.facts.run_id
+    return bool(rows) and rows[0][0] != asker.facts.run_id  # another corpus's answer has no call here
 
 
 async def _obtain(asker: Asker, prompt: Prompt, request: Request, finish: Finish) -> tuple[_Got, RecordRow | None]:
@@ -458,11 +469,18 @@ async def _try(
     if asker.hold.ended:
         raise _Ended
     await asker.pacer.turn()
+    asker = _at_todays_rate(asker)
     reservation = await asker.ledger.reserve(
         _intent(asker, prompt, request, attempt), unless=lambda transaction: _refuse_answered(transaction, request.key)
     )
     with asker.hold():
         return await _ask(asker, reservation, request, finish)
+
+
+def _at_todays_rate(asker: Asker) -> Asker:
+    """A call is promised and settled at the price of the day on which it is sent."""
+    rate = asker.rate if asker.rate_on is None else asker.rate_on(asker.corpus.clock().date())
+    return asker if rate is asker.rate else replace(asker, rate=rate)
 
 
 def _refuse_answered(transaction: Transaction, key: bytes) -> None:
@@ -547,6 +565,8 @@ async def _keep(asker: Asker, reservation: Reservation, got: _Got, row: RecordRo
 
     await asker.corpus.journal.run(operation)
     asker.ledger.freed()
+    if asker.elsewhere is not None:
+        asker.elsewhere.offer(got.answer, asker.card)
     if used.exceeds(reservation.worst):
         raise UsageOverrun(
             f"{asker.card.teacher} reported {got.completion.usage.total_tokens} tokens where at most"

@@ -14,6 +14,9 @@ for _name in list(os.environ):
     if _name.startswith(_PERSONAL) or _name.upper().endswith(_SECRET):
         del os.environ[_name]
 
+# Nor may one test be answered with what another asked.
+os.environ["CORPUSGEN_CACHE"] = "off"
+
 # Python runs a file of this name when it starts, so that the processes that tests start are held to the same.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_OFFLINE), os.environ.get("PYTHONPATH")]))
 runpy.run_path(str(_OFFLINE / "sitecustomize.py"))

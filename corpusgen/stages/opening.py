@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cache
 from typing import Literal
 
 from corpusgen.assemble import RunFacts
 from corpusgen.budget.ledger import Cap, Ledger
 from corpusgen.corpus import Corpus
+from corpusgen.elsewhere import Elsewhere
 from corpusgen.errors import PolicyRefused, UsageError
 from corpusgen.fanout import Asker
 from corpusgen.journal import Transaction
@@ -20,6 +23,7 @@ from corpusgen.records import canonical_json
 from corpusgen.spec import Unit
 from corpusgen.stages.task import Task, connect, price_of
 from corpusgen.store.answers import Card, store_card
+from corpusgen.store.shared_cache import SharedCache, open_shared_cache
 from corpusgen.teachers.labels import check_first_tokens
 from corpusgen.teachers.teacher import Teacher, TeacherCard
 
@@ -48,10 +52,13 @@ async def open_run(
     ``caps`` replace those of the spec, unit by unit. Raises PolicyRefused, PriceUnknown, UnsupportedParameter or
     UnknownTeacher before anything is sent.
     """
-    rate = price_of(task, corpus.clock().date())
+    rate_on = cache(lambda day: price_of(task, day))
+    rate = rate_on(corpus.clock().date())
     binding = caps_of(task, caps or {})
     if not rate.free and not any(cap.unit == "microusd" for cap in binding):
         raise task.located.error(f"{task.teacher.name} costs money; set a cap, such as budget: {{usd: 5}}", "budget")
+    # What a free teacher says costs only time, and its processor time is to be measured where it is asked.
+    shared = None if rate.free else open_shared_cache(os.environ)
     teacher = connect(task, corpus.clock)
     try:
         decision = judge(task, teacher.card, corpus.clock().date())
@@ -74,14 +81,34 @@ async def open_run(
             timeout_s=task.teacher.timeout_s,
             in_flight=task.teacher.in_flight or teacher.card.in_flight,
             on_failure=on_failure,
+            elsewhere=_elsewhere(task, corpus, teacher, decision, shared),
+            rate_on=rate_on,
         )
         yield Run(task=task, corpus=corpus, run_id=run_id, decision=decision, asker=asker)
     finally:
         await teacher.aclose()
+        if shared is not None:
+            await shared.aclose()
 
 
-def judge(task: Task, card: TeacherCard, on: date) -> Decision:
-    """What today's terms say of asking this teacher for this student."""
+def _elsewhere(
+    task: Task, corpus: Corpus, teacher: Teacher, decision: Decision, shared: SharedCache | None
+) -> Elsewhere | None:
+    """What other corpora were answered, if today's policy allows its terms and they ask for no more than this run's."""
+    promised = {(duty.kind, duty.applies_to) for duty in decision.duties}
+
+    @cache
+    def usable(origin: Card) -> bool:
+        judged = judge(task, teacher.card, decision.decided_on, original_terms=origin.terms_ids)
+        same = (judged.terms_set_id, judged.licence_expression) == (origin.terms_set_id, decision.licence_expression)
+        asked = {(duty.kind, duty.applies_to) for duty in judged.duties}
+        return judged.outcome == "allow" and same and asked <= promised
+
+    return None if shared is None else Elsewhere(cache=shared, usable=usable, journal=corpus.journal, teacher=teacher)
+
+
+def judge(task: Task, card: TeacherCard, on: date, *, original_terms: tuple[str, ...] | None = None) -> Decision:
+    """What today's terms say of asking this teacher for this student, or of answers it gave under these."""
     route = TeacherRoute(
         name=card.name,
         provider=card.provider,
@@ -92,7 +119,9 @@ def judge(task: Task, card: TeacherCard, on: date) -> Decision:
         pinned_terms=task.teacher.terms,
     )
     role: Role = "logprobs" if task.spec.kind == "label" else "response"
-    return decide(task.registry, route, _use(task), on=on, role=role, sources=_sources(task))
+    return decide(
+        task.registry, route, _use(task), on=on, role=role, sources=_sources(task), original_terms=original_terms
+    )
 
 
 def refusal(task: Task, decision: Decision) -> PolicyRefused:

@@ -18,6 +18,7 @@ from corpusgen.stages.selecting import Selection, selections
 from corpusgen.store.answers import expander
 from corpusgen.store.manifest import ShardEntry, read_manifest
 from corpusgen.store.shards import read_columns, read_records, verify_shard
+from corpusgen.store.shared_cache import NO_CALL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,9 @@ def _answers_settled(corpus: Corpus) -> Iterator[Finding]:
     rows = corpus.journal.query(
         "select lower(hex(a.request_key)), a.cost_microusd, c.state, c.microusd from answers a"
         " left join calls c using (call_id)"
-        " where c.call_id is null or c.state not in ('settled', 'overrun') or c.microusd != a.cost_microusd"
+        " where a.call_id != ? and"
+        " (c.call_id is null or c.state not in ('settled', 'overrun') or c.microusd != a.cost_microusd)",
+        (NO_CALL,),
     )
     for key, cost, state, booked in rows:
         message = f"the answer cost {cost} micro-dollars, its call is {state} with {booked}"
