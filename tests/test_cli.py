@@ -104,6 +104,8 @@ def test_init_without_anybody_to_ask_names_the_option(tmp_path: Path, monkeypatc
 
 def test_the_schema_is_json_schema_and_knows_every_field() -> None:
     schema = corpusgen("schema").object
+    assert corpusgen("schema", "--json").object == schema
+    assert corpusgen("schema", "--json").stdout.count("\n") == 1
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert {"name", "intended_use", "teachers", "budget"} <= set(schema["properties"])
     dollars = schema["$defs"]["Budget"]["properties"]["usd"]["anyOf"]

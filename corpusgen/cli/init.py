@@ -186,16 +186,22 @@ def _write(folder: Path, texts: dict[str, str]) -> None:
 
 
 @click.command()
-@click.option("--json", is_flag=True, expose_value=False, help="It is JSON with or without.")
-def schema() -> None:
+@click.option("--json", "as_json", is_flag=True, help="On one line, for programs; without it, indented for people.")
+def schema(as_json: bool) -> None:
     """Print the JSON Schema of task specs, for editors that complete and check YAML."""
-    click.echo(_schema_text(), nl=False)
+    if as_json:
+        emit(_schema())
+    else:
+        click.echo(_schema_text(), nl=False)
+
+
+def _schema() -> dict[str, object]:
+    from corpusgen.spec import TaskSpec
+
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **TaskSpec.model_json_schema()}
 
 
 def _schema_text() -> str:
     import orjson
 
-    from corpusgen.spec import TaskSpec
-
-    fields = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TaskSpec.model_json_schema()}
-    return orjson.dumps(fields, option=orjson.OPT_INDENT_2).decode() + "\n"
+    return orjson.dumps(_schema(), option=orjson.OPT_INDENT_2).decode() + "\n"
