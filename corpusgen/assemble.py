@@ -105,7 +105,7 @@ def record_of(
         truncated=completion.truncated,
         label=reading.label if reading else None,
         label_names=facts.label_names,
-        label_logprobs=reading.logprobs if reading else None,
+        label_logprobs=_known(reading.logprobs) if reading else None,
         **_tokens(completion.logprobs),
         tool_calls=completion.tool_calls,
         input_tokens=answer.usage.input_tokens,
@@ -149,3 +149,8 @@ def _tokens(logprobs: TokenLogprobs | None) -> Mapping[str, Any]:
         return _NO_TOKENS
     fields = {name: getattr(logprobs, name) for name in _TOKENS}
     return fields | {"logprob_kind": logprobs.kind, "tokenizer": logprobs.tokenizer}
+
+
+def _known(logprobs: tuple[float | None, ...] | None) -> tuple[float | None, ...] | None:
+    """Log-probabilities of which at least one is known; a teacher that gives none has none, not a list of gaps."""
+    return logprobs if logprobs and any(value is not None for value in logprobs) else None

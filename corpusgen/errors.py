@@ -155,6 +155,8 @@ class TeacherError(CorpusgenError):
     exit_code = 5
     transient = False
     billable = True
+    request_id: str | None = None
+    """The name the provider gave the request, where its answer got far enough to tell."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, status: int | None = None) -> None:
         super().__init__(message)

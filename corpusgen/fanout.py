@@ -20,7 +20,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_exponential_jitter
 
 from corpusgen.assemble import RunFacts, read_labels, record_of, record_of_kept, reply_of, request_of
-from corpusgen.budget.ledger import Amounts, Intent, Ledger, Reservation
+from corpusgen.budget.ledger import Amounts, Intent, Ledger, Reservation, claim_on
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.elsewhere import Elsewhere
@@ -59,6 +59,8 @@ FATAL_STATUS = frozenset({401, 402, 403, 404})
 """Refusals that no other prompt would escape: key, payment, permission, model; an empty account may come as a 429."""
 FAILURES_IN_A_ROW = 8
 MOST_TRIES = 50
+CLAIM_POLL_S = 0.07
+"""How often who waits for another process's answer looks for it."""
 UNTOLD_PAUSE_S = 0.5
 """How long everybody waits when a teacher says to slow down, but not for how long."""
 
@@ -111,6 +113,10 @@ class _Answered(CorpusgenError):
     """Somebody else got the answer in the meantime."""
 
 
+class _Claimed(CorpusgenError):
+    """Another process is asking this very thing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asker:
     """Everything that is the same for every prompt of a run."""
@@ -124,6 +130,8 @@ class Asker:
     scopes: tuple[str, ...]
     timeout_s: float
     in_flight: int
+    compute_us: int = 0
+    """The most processor time of ours that a call may take; 0 where it takes none."""
     attempts: int = 4
     on_failure: Literal["raise", "drop"] = "raise"
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -468,13 +476,33 @@ async def _try(
     """One try, reserved for itself."""
     if asker.hold.ended:
         raise _Ended
-    await asker.pacer.turn()
-    asker = _at_todays_rate(asker)
-    reservation = await asker.ledger.reserve(
-        _intent(asker, prompt, request, attempt), unless=lambda transaction: _refuse_answered(transaction, request.key)
-    )
+    asker, reservation = await _reserve(asker, prompt, request, attempt)
     with asker.hold():
         return await _ask(asker, reservation, request, finish)
+
+
+async def _reserve(asker: Asker, prompt: Prompt, request: Request, attempt: int) -> tuple[Asker, Reservation]:
+    """The right to ask this now, which nobody else has; and the asker at the rate it was promised at."""
+    while True:
+        await asker.pacer.turn()
+        today = _at_todays_rate(asker)
+        intent = _intent(today, prompt, request, attempt)
+        try:
+            return today, await asker.ledger.reserve(intent, unless=lambda given: _refuse_needless(given, request.key))
+        except _Claimed:
+            await _unclaimed(asker, request.key)
+
+
+async def _unclaimed(asker: Asker, key: bytes) -> None:
+    """Wait until no other process asks for this; what a dead one was asking for becomes unknown first."""
+    journal = asker.corpus.journal
+    while (claim := claim_on(journal.reader, key)) is not None:
+        if claim.owner_id == journal.owner_id:  # our own flight is the one that waits here, so nobody will close it
+            await asker.ledger.abandon(claim)
+        elif not claim.alive:
+            await asker.ledger.recover()
+        else:
+            await asyncio.sleep(CLAIM_POLL_S)
 
 
 def _at_todays_rate(asker: Asker) -> Asker:
@@ -483,9 +511,12 @@ def _at_todays_rate(asker: Asker) -> Asker:
     return asker if rate is asker.rate else replace(asker, rate=rate)
 
 
-def _refuse_answered(transaction: Transaction, key: bytes) -> None:
+def _refuse_needless(transaction: Transaction, key: bytes) -> None:
+    # In the transaction that reserves: of several processes that find neither, one comes first.
     if known_answers(transaction.connection, [key]):
         raise _Answered
+    if claim_on(transaction.connection, key) is not None:
+        raise _Claimed
 
 
 def _intent(asker: Asker, prompt: Prompt, request: Request, attempt: int) -> Intent:
@@ -496,10 +527,21 @@ def _intent(asker: Asker, prompt: Prompt, request: Request, attempt: int) -> Int
         teacher=asker.teacher.card.name,
         role=f"{asker.facts.kind}:{prompt.item.split}",
         attempt=attempt,
-        worst=asker.rate.worst(bound, int(request.parameters["max_tokens"])),
+        worst=_with_compute(asker.rate.worst(bound, int(request.parameters["max_tokens"])), asker.compute_us),
         scopes=asker.scopes,
         price_version=asker.rate.version,
     )
+
+
+def _with_compute(amounts: Amounts, compute_us: int) -> Amounts:
+    return replace(amounts, compute_us=compute_us) if compute_us else amounts
+
+
+def _computed(asker: Asker, reply: Reply) -> int:
+    """Processor time of ours that an answer took; where nobody measured it, at most the time until it came."""
+    if not asker.compute_us or reply.compute_us is not None:
+        return (reply.compute_us or 0) if asker.compute_us else 0
+    return max(0, min(asker.compute_us, microseconds(reply.received_time) - microseconds(reply.sent_time)))
 
 
 async def _ask(
@@ -507,11 +549,13 @@ async def _ask(
 ) -> tuple[_Got, RecordRow | None]:
     asker.counts.in_flight += 1
     asker.counts.sent += 1
+    reply = None
     try:
         reply = await asker.teacher.ask(request, timeout_s=asker.timeout_s)
         got = _read(asker, request, reply)
         row = finish(got)
     except TeacherError as error:
+        error.request_id = error.request_id or (reply.request_id if reply else None)
         await _close_failed(asker, reservation, error)
         raise
     except BaseException as error:
@@ -535,7 +579,7 @@ async def _close_failed(asker: Asker, reservation: Reservation, error: TeacherEr
 
 def _read(asker: Asker, request: Request, reply: Reply) -> _Got:
     completion = asker.teacher.read(request, reply)
-    used = asker.rate.used(completion.usage)
+    used = _with_compute(asker.rate.used(completion.usage), _computed(asker, reply))
     answer = Answer(
         request_key=request.key,
         card_id=asker.card.card_id,
@@ -558,7 +602,7 @@ async def _keep(asker: Asker, reservation: Reservation, got: _Got, row: RecordRo
     assert used is not None
 
     def operation(transaction: Transaction) -> None:
-        asker.ledger.settle(transaction, reservation, used)
+        asker.ledger.settle(transaction, reservation, used, request_id=got.answer.provider_request_id)
         store_answer(transaction, got.request, got.answer, reservation.call_id)
         if row is not None:
             store_record(transaction, row)

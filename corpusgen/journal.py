@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +23,7 @@ import apsw
 
 from corpusgen.errors import CorpusDamaged, CorpusgenError, CorpusTooNew, CorpusUnwritable, StoreError
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
 BATCH = 4096
 BUSY_MS = 60_000
 WAL_BUG_FIXED = (3, 51, 3)
@@ -41,8 +42,9 @@ create table runs(
     facts text not null default '{}', status text not null, started_us integer not null, ended_us integer);
 create index runs_by_spec on runs(spec_digest);
 create table caps(
-    scope text not null, unit text not null, cap integer not null, origin text not null, set_us integer not null,
-    primary key(scope, unit)) without rowid;
+    scope text not null, unit text not null, per text not null default 'total',
+    cap integer not null, origin text not null, set_us integer not null,
+    primary key(scope, unit, per)) without rowid;
 create table balances(
     scope text not null, unit text not null,
     settled integer not null, promised integer not null, unconfirmed integer not null,
@@ -55,8 +57,26 @@ create table calls(
     reserved_microusd integer not null, reserved_tokens integer not null, reserved_requests integer not null,
     microusd integer, tokens integer, requests integer,
     price_version text not null, error text, provider_request_id text,
-    reserved_us integer not null, closed_us integer);
+    reserved_us integer not null, closed_us integer,
+    reserved_compute_us integer not null default 0, compute_us integer);
 create index calls_open on calls(owner_id) where state = 'promised';
+create index calls_claiming on calls(request_key) where state = 'promised';
+create view claims as
+    select request_key, call_id, owner_id, reserved_us as claimed_us from calls where state = 'promised';
+create table spans(
+    span_id integer primary key, run_id text not null, owner_id integer not null, scopes text not null,
+    began_us integer not null, wall_us integer not null);
+create table reconciliations(
+    reconciliation_id integer primary key, call_id integer not null, before text not null, after text not null,
+    microusd_before integer not null, microusd integer, tokens integer, by text not null, reason text not null,
+    source_sha256 text, reconciled_us integer not null);
+create index reconciliations_of_call on reconciliations(call_id);
+create table leases(
+    lease_id integer primary key, owner_id integer not null, scopes text not null,
+    microusd integer not null, tokens integer not null, requests integer not null, compute_us integer not null,
+    granted_us integer not null, expires_us integer not null, ended_us integer,
+    check(microusd >= 0 and tokens >= 0 and requests >= 0 and compute_us >= 0));
+create index leases_open on leases(expires_us) where ended_us is null;
 create table requests(request_key blob primary key, body blob not null);
 create table cards(card_id text primary key, card text not null) without rowid;
 create table answers(
@@ -90,6 +110,39 @@ create table students(
 """
 
 
+_UPGRADES: dict[int, str] = {
+    1: """
+alter table calls add column reserved_compute_us integer not null default 0;
+alter table calls add column compute_us integer;
+create index calls_claiming on calls(request_key) where state = 'promised';
+create view claims as
+    select request_key, call_id, owner_id, reserved_us as claimed_us from calls where state = 'promised';
+alter table caps rename to caps_1;
+create table caps(
+    scope text not null, unit text not null, per text not null default 'total',
+    cap integer not null, origin text not null, set_us integer not null,
+    primary key(scope, unit, per)) without rowid;
+insert into caps(scope, unit, cap, origin, set_us) select scope, unit, cap, origin, set_us from caps_1;
+drop table caps_1;
+create table spans(
+    span_id integer primary key, run_id text not null, owner_id integer not null, scopes text not null,
+    began_us integer not null, wall_us integer not null);
+create table reconciliations(
+    reconciliation_id integer primary key, call_id integer not null, before text not null, after text not null,
+    microusd_before integer not null, microusd integer, tokens integer, by text not null, reason text not null,
+    source_sha256 text, reconciled_us integer not null);
+create index reconciliations_of_call on reconciliations(call_id);
+create table leases(
+    lease_id integer primary key, owner_id integer not null, scopes text not null,
+    microusd integer not null, tokens integer not null, requests integer not null, compute_us integer not null,
+    granted_us integer not null, expires_us integer not null, ended_us integer,
+    check(microusd >= 0 and tokens >= 0 and requests >= 0 and compute_us >= 0));
+create index leases_open on leases(expires_us) where ended_us is null;
+""",
+}
+"""What turns a journal of each version into one of the next."""
+
+
 @dataclass(kw_only=True)
 class Transaction:
     """What an operation may use: the connection, the time, and things to do once before the commit."""
@@ -109,6 +162,8 @@ class Transaction:
 
 
 Operation = Callable[[Transaction], T]
+Later = Callable[[Callable[[], None]], object]
+"""Sees to it that something is done soon, in the thread that asks for it; an event loop's ``call_soon`` is one."""
 
 
 @dataclass(kw_only=True)
@@ -131,9 +186,13 @@ class _Job(Generic[T]):
 
 
 class Journal:
-    """The durable state of one corpus, shared by coroutines, threads and processes."""
+    """The durable state of one corpus, shared by coroutines, threads and processes.
 
-    def __init__(self, path: Path, *, clock_us: Callable[[], int]) -> None:
+    With ``later`` there is no writer thread: what waits is committed together when ``later`` comes to it, so that
+    whoever decides on the order of things (a simulation) decides on the order of commits too.
+    """
+
+    def __init__(self, path: Path, *, clock_us: Callable[[], int], later: Later | None = None) -> None:
         self.path = path
         self.clock_us = clock_us
         self.owner_id = -1
@@ -142,12 +201,14 @@ class Journal:
         self._closing = threading.Lock()
         self._opened: list[apsw.Connection] = []
         self._of_thread = threading.local()
+        self._later = later
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         try:
             with storage_errors(path):
                 self._writer = self._connect()
                 _migrate(self._writer, path, clock_us())
-            self._thread.start()
+            if later is None:
+                self._thread.start()
             self.owner_id = self.run_now(_register_owner)
         except BaseException:
             self.close()
@@ -170,12 +231,16 @@ class Journal:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._put(_Job(operation=operation, future=future, loop=loop))
+        if self._later is not None:
+            self._later(self._take_turn)
         return future
 
     def run_now(self, operation: Operation[T]) -> T:
         """As ``run``, for code outside an event loop."""
         future = Future[T]()
         self._put(_Job(operation=operation, future=future))
+        if self._later is not None:
+            _deliver_here(self._commit_waiting())
         return future.result()
 
     def close(self) -> None:
@@ -184,8 +249,13 @@ class Journal:
             if not self._closed:
                 self._closed = True
                 self._jobs.put(None)
+        if self._later is not None:
+            _deliver_here(self._commit_waiting())
         if self._thread.is_alive():
             self._thread.join()
+        if self.owner_id >= 0 and self._opened:
+            with suppress(apsw.Error):  # closing must work on a full disk too
+                _disown(self._writer, self.owner_id)
         while self._opened:
             self._opened.pop().close()
 
@@ -222,6 +292,21 @@ class Journal:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise StoreError(f"{self.path}: the journal is closed; open the corpus again")
+
+    # --- without a writer thread -------------------------------------------------------------------------------------
+
+    def _take_turn(self) -> None:
+        """Commit what waits; that it is durable and that somebody knows it are two steps, as they are with a thread."""
+        assert self._later is not None
+        if batch := self._commit_waiting():
+            self._later(partial(_deliver_here, batch))
+
+    def _commit_waiting(self) -> list[_Job[Any]]:
+        waiting = [self._jobs.get_nowait() for _ in range(self._jobs.qsize())]
+        batch = [job for job in waiting if job is not None]
+        if batch:
+            self._commit(batch)
+        return batch
 
     # --- the writer thread -------------------------------------------------------------------------------------------
 
@@ -318,8 +403,12 @@ def _migrate(connection: apsw.Connection, path: Path, now_us: int) -> None:
         return
     connection.execute("begin immediate")  # of several processes that start at once, one makes the tables
     try:
-        if _version(connection, path) == 0:
+        found = _version(connection, path)
+        if found == 0:
             _create(connection, path, now_us)
+        for step in range(found or JOURNAL_VERSION, JOURNAL_VERSION):
+            connection.execute(_UPGRADES[step])
+        connection.execute(f"pragma user_version={JOURNAL_VERSION}")
         connection.execute("commit")
     except BaseException:
         if connection.in_transaction:
@@ -341,7 +430,6 @@ def _create(connection: apsw.Connection, path: Path, now_us: int) -> None:
     if connection.execute("select count(*) from sqlite_schema").get:
         raise CorpusDamaged(f"{path}: is somebody else's database; move it away or name another folder with --corpus")
     connection.execute(_SCHEMA)
-    connection.execute(f"pragma user_version={JOURNAL_VERSION}")
     connection.execute("insert into meta values('created_us', ?)", (str(now_us),))
 
 
@@ -376,6 +464,19 @@ def _register_owner(transaction: Transaction) -> int:
         "insert into owners(pid, boot_id, start_ticks) values(?, ?, ?)", (pid, _boot_id(), _start_ticks(pid))
     )
     return int(transaction.connection.last_insert_rowid())
+
+
+GONE = -2
+"""Start time of an owner that has closed the journal: no process has it."""
+
+
+def _disown(connection: apsw.Connection, owner_id: int) -> None:
+    """Let others take over what is still promised: the process may live on, but will not close it any more."""
+    connection.execute(
+        "update owners set start_ticks = ? where owner_id = ?"
+        " and exists(select 1 from calls where owner_id = ? and state = 'promised')",
+        (GONE, owner_id, owner_id),
+    )
 
 
 def owner_alive(pid: int, boot_id: str, start_ticks: int) -> bool:

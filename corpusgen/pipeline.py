@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from corpusgen.corpus import Corpus
-from corpusgen.errors import CorpusgenError, PartialFailure
+from corpusgen.curation.exact import without_repeats
+from corpusgen.errors import PartialFailure
 from corpusgen.fanout import answers
-from corpusgen.prompting.prompts import prompts
+from corpusgen.prompting.prompts import Item, prompts
 from corpusgen.records import Json, Record
 from corpusgen.spec import Unit
-from corpusgen.stages.asking import Asked, Texts, Watch, ask_for_labels, ask_for_texts, no_watch, unique_pool
+from corpusgen.stages.asking import Asked, Texts, Watch, ask_for_labels, ask_for_texts, learn_pool, no_watch
 from corpusgen.stages.cataloguing import refresh_catalog
 from corpusgen.stages.committing import commit_records
-from corpusgen.stages.evaluating import Evaluated, evaluate, yardstick_for, yardstick_of
 from corpusgen.stages.opening import Run, end_run, open_run
 from corpusgen.stages.planning import Plan, plan
-from corpusgen.stages.reporting import Outcome, quality, summary, write_report
-from corpusgen.stages.sealing import Sealed, seal
-from corpusgen.stages.selecting import Filters, Selection, select
 from corpusgen.stages.task import Task, load_task, request_for
-from corpusgen.stages.training import Trained, train
 from corpusgen.store.manifest import read_manifest
+
+if TYPE_CHECKING:  # an answered run is over before these and their libraries could be read
+    from corpusgen.stages.evaluating import Evaluated
+    from corpusgen.stages.reporting import Outcome
+    from corpusgen.stages.sealing import Sealed
+    from corpusgen.stages.selecting import Selection
+    from corpusgen.stages.training import Trained
 
 
 @asynccontextmanager
@@ -40,16 +45,47 @@ async def generate(
     handed out without asking, and every answer is in the corpus before it is handed out.
     """
     task = spec if isinstance(spec, Task) else load_task(spec)
-    async with open_run(task, corpus, caps=caps) as run:
-        pool = unique_pool(task)
-        items = iter(pool.items[: task.spec.asking.limit])
+    async with _working(task, corpus, caps, on_failure="raise") as run:
         card = run.asker.teacher.card
-        wanted = prompts(items, lambda item, n: request_for(task, card, item, n), samples=task.spec.asking.samples)
+        wanted = prompts(
+            _new_items(task), lambda item, n: request_for(task, card, item, n), samples=task.spec.asking.samples
+        )
+        async with answers(run.asker, wanted) as records:
+            yield records
+
+
+def _new_items(task: Task) -> Iterator[Item]:
+    """What the pool has to ask about, one item at a time: without repeats and without what is held out."""
+    said: dict[int, str] = {}
+    for split in ("validation", "gold"):
+        for _ in _unrepeated(task.prompter.items(split), said):
+            pass
+    return islice(_unrepeated(task.prompter.items("train"), said), task.spec.asking.limit)
+
+
+def _unrepeated(items: Iterable[Item], said: dict[int, str]) -> Iterator[Item]:
+    return without_repeats(
+        items,
+        name=lambda item: f"{item.split}:{item.item_id}",
+        text=lambda item: item.input,
+        report=lambda repeat: None,
+        known=said,
+    )
+
+
+@asynccontextmanager
+async def _working(
+    task: Task, corpus: Corpus, caps: Mapping[Unit, int] | None, *, on_failure: Literal["raise", "drop"]
+) -> AsyncIterator[Run]:
+    """An open run whose answers become shards and whose end is noted, however it ends."""
+    async with open_run(task, corpus, caps=caps, on_failure=on_failure) as run:
+        status: Literal["complete", "stopped"] = "stopped"
         try:
-            async with answers(run.asker, wanted) as records:
-                yield records
+            yield run
+            status = "complete"
         finally:
             await commit_records(corpus, run.asker.teacher)
+            await end_run(run, status)
 
 
 @dataclass(kw_only=True)
@@ -71,6 +107,8 @@ class Distillation:
 
     def outcome(self) -> Outcome:
         """What the report and the summary are made from."""
+        from corpusgen.stages.reporting import Outcome
+
         assert self.plan is not None
         assert self.run is not None
         return Outcome(
@@ -94,31 +132,27 @@ async def distill(
     Raises BudgetExhausted when a cap ends it; everything paid for is in the corpus by then, and the same call with a
     higher cap goes on from there.
     """
+    from corpusgen.stages.evaluating import evaluate, yardstick_of
+    from corpusgen.stages.reporting import summary, write_report
+    from corpusgen.stages.sealing import seal
+
     watch("plan", None)
     job.plan = await plan(job.task, job.corpus, caps=caps)
-    async with open_run(job.task, job.corpus, caps=caps, on_failure="drop") as run:
+    async with _working(job.task, job.corpus, caps, on_failure="drop") as run:
         job.run = run
-        try:
-            await _ask(job, watch)
-            watch("select", None)
-            job.selection = await asyncio.to_thread(_select, job)
-            watch("seal", None)
-            job.sealed = await asyncio.to_thread(seal, job.corpus, job.task, job.selection, run.decision)
-            if job.asked is not None:
-                watch("train", None)
-                job.trained = await asyncio.to_thread(_train, job)
-                yardstick = yardstick_of(run, job.asked)
-                job.evaluated = await evaluate(run, yardstick, job.trained.student, watch)
-        except CorpusgenError:
-            await end_run(run, "stopped")
-            raise
-        finally:
-            await commit_records(job.corpus, run.asker.teacher)
-        await end_run(run, "complete")
-        watch("report", None)
-        await asyncio.to_thread(refresh_catalog, job.corpus, read_manifest(job.corpus.folder))
-        job.report = await asyncio.to_thread(write_report, job.outcome(), report)
-        return summary(job.outcome()) | {"report": str(job.report)}
+        await _ask(job, watch)
+        watch("select", None)
+        job.selection = await asyncio.to_thread(_select, job)
+        watch("seal", None)
+        job.sealed = await asyncio.to_thread(seal, job.corpus, job.task, job.selection, run.decision)
+        if job.asked is not None:
+            watch("train", None)
+            job.trained = await asyncio.to_thread(_train, job)
+            job.evaluated = await evaluate(run, yardstick_of(run, job.asked), job.trained.student, watch)
+    watch("report", None)
+    await asyncio.to_thread(refresh_catalog, job.corpus, read_manifest(job.corpus.folder))
+    job.report = await asyncio.to_thread(write_report, job.outcome(), report)
+    return summary(job.outcome()) | {"report": str(job.report)}
 
 
 async def _ask(job: Distillation, watch: Watch) -> None:
@@ -131,6 +165,8 @@ async def _ask(job: Distillation, watch: Watch) -> None:
 
 
 def _select(job: Distillation) -> Selection:
+    from corpusgen.stages.selecting import Filters, select
+
     if job.asked is not None:
         wanted = frozenset(item.record_id for item in job.asked.train)
         calibration = job.asked.choice.chosen if job.asked.choice else None
@@ -141,10 +177,13 @@ def _select(job: Distillation) -> Selection:
 
 
 def _train(job: Distillation) -> Trained:
+    from corpusgen.stages.training import train
+
     assert job.asked is not None
     assert job.sealed is not None
     assert job.run is not None
-    return train(job.corpus, job.task, job.sealed, job.run.decision, job.asked.space, job.run.run_id)
+    space = job.asked.space or learn_pool(job.asked.pool)
+    return train(job.corpus, job.task, job.sealed, job.run.decision, space, job.run.run_id)
 
 
 async def run_task(
@@ -154,25 +193,18 @@ async def run_task(
 
     Raises BudgetExhausted, or PartialFailure when some items have no answer; what was answered is committed first.
     """
-    async with open_run(task, corpus, caps=caps, on_failure="drop") as run:
+    async with _working(task, corpus, caps, on_failure="drop") as run:
         opened.append(run)
-        try:
-            if task.spec.kind == "label":
-                await ask_for_labels(run, watch)
-            else:
-                await ask_for_texts(run, watch)
-        except CorpusgenError:
-            await end_run(run, "stopped")
-            raise
-        finally:
-            await commit_records(corpus, run.asker.teacher)
-        await end_run(run, "complete")
-        await asyncio.to_thread(refresh_catalog, corpus, read_manifest(corpus.folder))
-        counts = run.asker.counts
-        if counts.drops:
-            missing = f"{counts.drops.total()} items have no answer: {dict(counts.drops)}"
-            raise PartialFailure(f"{missing}; corpusgen status says why, running again asks for them again")
-        return {"run_id": run.run_id, "records": counts.done, "known": counts.known, "requests": counts.sent}
+        if task.spec.kind == "label":
+            await ask_for_labels(run, watch)
+        else:
+            await ask_for_texts(run, watch)
+    await asyncio.to_thread(refresh_catalog, corpus, read_manifest(corpus.folder))
+    counts = run.asker.counts
+    if counts.drops:
+        missing = f"{counts.drops.total()} items have no answer: {dict(counts.drops)}"
+        raise PartialFailure(f"{missing}; corpusgen status says why, running again asks for them again")
+    return {"run_id": run.run_id, "records": counts.done, "known": counts.known, "requests": counts.sent}
 
 
 async def evaluate_student(
@@ -185,13 +217,15 @@ async def evaluate_student(
     opened: list[Run],
 ) -> dict[str, Json]:
     """A student against its teacher on gold, under the run's budget."""
-    async with open_run(task, corpus, caps=caps, on_failure="drop") as run:
+    from corpusgen.stages.evaluating import evaluate, yardstick_for
+    from corpusgen.stages.reporting import quality
+
+    if task.spec.seeds.gold is None:
+        raise task.located.error("there is no gold file to evaluate on; add one", "seeds")
+    async with _working(task, corpus, caps, on_failure="drop") as run:
         opened.append(run)
-        try:
-            yardstick = await yardstick_for(run, trained.calibration, watch)
-            found = await evaluate(run, yardstick, trained.student, watch)
-        finally:
-            await commit_records(corpus, run.asker.teacher)
-        if found is None:
-            raise task.located.error("the spec names no gold file to evaluate on", "seeds")
-        return quality(found) | {"student": trained.student_id, "requests": run.asker.counts.sent}
+        yardstick = await yardstick_for(run, trained.calibration, watch)
+        found = await evaluate(run, yardstick, trained.student, watch)
+    if found is None:
+        raise task.located.error("the gold file holds no item", "seeds", "gold")
+    return quality(found) | {"student": trained.student_id, "requests": run.asker.counts.sent}

@@ -28,7 +28,9 @@ NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 MOST = 10**15
 """The largest amount of anything: a thousand million dollars, or 10**15 tokens."""
 
-Unit = Literal["microusd", "tokens", "requests"]
+Unit = Literal["microusd", "tokens", "requests", "compute_us", "wall_us"]
+Per = Literal["total", "day", "month"]
+"""What a cap holds for; days and months are those of UTC."""
 Place = tuple[str | int, ...]
 
 
@@ -64,6 +66,14 @@ def count(value: Json) -> int:
     return int(number)
 
 
+def seconds(value: Json) -> int:
+    """Seconds as written by a person, as integer microseconds."""
+    number = _decimal(value, "a number of seconds, such as 90")
+    if number > MOST // 1_000_000:
+        raise ValueError(f"{value} seconds is more than can be counted; write {MOST // 1_000_000} or less")
+    return int(number * 1_000_000)
+
+
 def _decimal(value: Json, wanted: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         raise ValueError(f"must be {wanted}, found {_shown(value)}")
@@ -80,6 +90,7 @@ _Written = Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^[0-9]
 """How people may write an amount, for the JSON Schema: 2.50, 1e6 or "0.10"."""
 MicroUsd = Annotated[int, BeforeValidator(microusd, json_schema_input_type=_Written)]
 Count = Annotated[int, BeforeValidator(count, json_schema_input_type=_Written)]
+Seconds = Annotated[int, BeforeValidator(seconds, json_schema_input_type=_Written)]
 Several = Annotated[int, Field(ge=1), BeforeValidator(count, json_schema_input_type=_Written)]
 Seed = Annotated[int, Field(le=2**32 - 1), BeforeValidator(count, json_schema_input_type=_Written)]
 
@@ -90,10 +101,18 @@ class Budget(_Part):
     usd: MicroUsd | None = Field(None, description="Dollars; kept as integer micro-dollars")
     tokens: Count | None = Field(None, description="Input and output tokens together")
     requests: Count | None = Field(None, description="Requests sent, every try counted")
+    compute_s: Seconds | None = Field(None, description="Processor seconds of teachers that run on your own machines")
+    wall_s: Seconds | None = Field(None, description="Seconds that processes work on the run, added up over them")
 
     def caps(self) -> dict[Unit, int]:
         """The caps that bind, by unit."""
-        every: dict[Unit, int | None] = {"microusd": self.usd, "tokens": self.tokens, "requests": self.requests}
+        every: dict[Unit, int | None] = {
+            "microusd": self.usd,
+            "tokens": self.tokens,
+            "requests": self.requests,
+            "compute_us": self.compute_s,
+            "wall_us": self.wall_s,
+        }
         return {unit: cap for unit, cap in every.items() if cap is not None}
 
 

@@ -191,15 +191,19 @@ def violations(journal: Journal, *, excused: Iterable[tuple[str, Unit]] = ()) ->
     """
     found = []
     calls = journal.query(
-        "select scopes, state, reserved_microusd, reserved_tokens, reserved_requests, microusd, tokens, requests"
-        " from calls"
+        f"select scopes, state, {', '.join(f'reserved_{unit}' for unit in UNITS)}, {', '.join(UNITS)} from calls"
+    )
+    spans = journal.query("select scopes, wall_us from spans")
+    nothing = ", ".join("0" for _ in UNITS)
+    calls += journal.query(
+        f"select scopes, 'promised', {', '.join(UNITS)}, {nothing} from leases where ended_us is null"
     )
     for balance in balances(journal):
         total = balance.settled + balance.promised + balance.unconfirmed
         name = (balance.scope, balance.unit)
         if balance.cap is not None and total > balance.cap and name not in set(excused):
             found.append(f"{name}: {total} is above the cap of {balance.cap}")
-        booked = _summed(calls, *name)
+        booked = _summed(calls, *name) if balance.unit != "wall_us" else _passed(spans, balance.scope)
         kept = {"settled": balance.settled, "promised": balance.promised, "unconfirmed": balance.unconfirmed}
         if booked != kept:
             found.append(f"{name}: the balance is {kept}, the calls say {booked}")
@@ -211,10 +215,15 @@ def _summed(calls: list[tuple[Any, ...]], scope: str, unit: Unit) -> Mapping[str
     at = UNITS.index(unit)
     for scopes, state, *amounts in calls:
         if scope in scopes.split("\n"):
-            sums["settled"] += amounts[3 + at] or 0
+            sums["settled"] += amounts[len(UNITS) + at] or 0
             sums["promised"] += amounts[at] if state == "promised" else 0
             sums["unconfirmed"] += amounts[at] if state == "unknown" else 0
     return sums
+
+
+def _passed(spans: list[tuple[Any, ...]], scope: str) -> Mapping[str, int]:
+    settled = sum(wall_us for scopes, wall_us in spans if scope in scopes.split("\n"))
+    return {"settled": settled, "promised": 0, "unconfirmed": 0}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from flow_samples import journal_in
+from flow_samples import journal_in, violations
 
 from corpusgen.budget.ledger import Amounts, Intent, Ledger
 from corpusgen.errors import CorpusDamaged, CorpusTooNew, CorpusUnwritable, StoreError, UsageError
@@ -203,6 +203,34 @@ def test_a_newer_journal_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "journal.sqlite").read_bytes() == before
 
 
+def test_a_journal_of_version_1_goes_on_where_it_was(tmp_path: Path) -> None:
+    old = apsw.Connection(str(tmp_path / "journal.sqlite"))
+    old.execute(VERSION_1)
+    old.close()
+    with journal_in(tmp_path) as journal:
+        assert int(journal.reader.pragma("user_version") or 0) == JOURNAL_VERSION
+        assert journal.query("select scope, unit, per, cap, origin from caps") == [
+            ("corpus", "microusd", "total", 50, "o")
+        ]
+        assert journal.query("select request_key, reserved_compute_us, compute_us from calls") == [(b"k", 0, None)]
+        assert journal.query("select request_key, call_id from claims") == [(b"k", 1)]
+        assert asyncio.run(Ledger(journal).recover()) == 1
+        assert not violations(journal)
+
+
+def test_a_new_journal_and_one_brought_up_from_version_1_have_the_same_columns(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    old = apsw.Connection(str(tmp_path / "journal.sqlite"))
+    old.execute(VERSION_1)
+    old.close()
+    every = (
+        'select s.type, s.name, c.name, c.type, c.pk, c."notnull", c.dflt_value from sqlite_schema s'
+        " left join pragma_table_info(s.name) c order by 1, 2, c.cid"
+    )
+    with journal_in(tmp_path) as brought_up, journal_in(tmp_path / "new") as new:
+        assert brought_up.query(every) == new.query(every)
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite").write_bytes(b"not a database, whatever its name says" * 100)
     with pytest.raises(CorpusDamaged, match="not a sound journal"), journal_in(tmp_path):
@@ -321,3 +349,71 @@ async def test_a_reused_pid_is_not_taken_for_the_living(journal: Journal) -> Non
     await Ledger(journal).reserve(intent)
     journal.run_now(lambda transaction: transaction.execute("update owners set start_ticks = start_ticks - 1") and None)
     assert await Ledger(journal).recover() == 1
+
+
+VERSION_1 = """
+create table meta(name text primary key, value text not null) without rowid;
+create table owners(
+    owner_id integer primary key, pid integer not null, boot_id text not null, start_ticks integer not null);
+create table runs(
+    run_id text primary key, task text not null, spec_digest text not null, spec text not null,
+    facts text not null default '{}', status text not null, started_us integer not null, ended_us integer);
+create index runs_by_spec on runs(spec_digest);
+create table caps(
+    scope text not null, unit text not null, cap integer not null, origin text not null, set_us integer not null,
+    primary key(scope, unit)) without rowid;
+create table balances(
+    scope text not null, unit text not null,
+    settled integer not null, promised integer not null, unconfirmed integer not null,
+    primary key(scope, unit),
+    check(settled >= 0 and promised >= 0 and unconfirmed >= 0)) without rowid;
+create table calls(
+    call_id integer primary key, run_id text not null, request_key blob not null, teacher text not null,
+    role text not null, attempt integer not null, scopes text not null, owner_id integer not null,
+    state text not null check(state in ('promised', 'settled', 'unknown', 'released', 'overrun')),
+    reserved_microusd integer not null, reserved_tokens integer not null, reserved_requests integer not null,
+    microusd integer, tokens integer, requests integer,
+    price_version text not null, error text, provider_request_id text,
+    reserved_us integer not null, closed_us integer);
+create index calls_open on calls(owner_id) where state = 'promised';
+create table requests(request_key blob primary key, body blob not null);
+create table cards(card_id text primary key, card text not null) without rowid;
+create table answers(
+    request_key blob primary key, call_id integer not null, card_id text not null,
+    input_tokens integer not null, cached_input_tokens integer not null, output_tokens integer not null,
+    reasoning_tokens integer, cost_microusd integer not null, price_version text not null,
+    provider_request_id text, sent_us integer not null, received_us integer not null, compute_us integer,
+    body blob not null);
+create table records(
+    record_id blob primary key, run_id text not null, dataset text not null, split text not null,
+    ordinal integer not null, item_id text not null, request_key blob not null, first_key blob not null,
+    from_cache integer not null, item text not null, shard text);
+create index records_waiting on records(dataset, split, ordinal) where shard is null;
+create index records_of_run on records(run_id, split, ordinal);
+create table drops(
+    run_id text not null, stage text not null, item_id text not null, reason text not null, detail text,
+    score real, threshold real, repeat_of text, primary key(run_id, stage, item_id)) without rowid;
+create table decisions(
+    decision_id integer primary key, run_id text not null, stage text not null, subject text not null,
+    outcome text not null, decision text not null, decided_us integer not null);
+create table shards(
+    name text primary key, dataset text not null, split text not null, rows integer not null, sha256 text not null,
+    size_bytes integer not null, schema_version integer not null, writer text not null, committed_us integer not null
+) without rowid;
+create table datasets(
+    name text not null, version text not null, status text not null, manifest text not null,
+    sealed_us integer not null, primary key(name, version)) without rowid;
+create table students(
+    student_id text primary key, run_id text not null, dataset text not null, facts text not null,
+    trained_us integer not null) without rowid;
+insert into owners values(1, 0, 'another boot', 0);
+insert into caps values('corpus', 'microusd', 50, 'o', 0);
+insert into balances values('corpus', 'microusd', 0, 7, 0);
+insert into balances values('corpus', 'tokens', 0, 3, 0);
+insert into balances values('corpus', 'requests', 0, 1, 0);
+insert into calls(run_id, request_key, teacher, role, attempt, scopes, owner_id, state, reserved_microusd,
+    reserved_tokens, reserved_requests, price_version, reserved_us)
+    values('r1', x'6b', 't', 'r', 1, 'corpus', 1, 'promised', 7, 3, 1, 'v', 0);
+pragma user_version=1;
+"""
+"""What the first version of the journal was, with one call under way."""

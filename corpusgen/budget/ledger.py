@@ -7,16 +7,25 @@ and *unconfirmed* (a call whose outcome is unknown, booked at its worst case). T
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import NoReturn
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Literal, NoReturn
+
+import apsw
 
 from corpusgen.errors import BudgetExhausted, CorpusgenError, NotSent, TeacherError
 from corpusgen.journal import Journal, Operation, Transaction, owner_alive
-from corpusgen.spec import Unit
+from corpusgen.spec import Per, Unit
 
-UNITS: tuple[Unit, ...] = ("microusd", "tokens", "requests")
+UNITS: tuple[Unit, ...] = ("microusd", "tokens", "requests", "compute_us")
+"""What a call uses."""
+CAPPED: tuple[Unit, ...] = (*UNITS, "wall_us")
+"""What may have a cap: time passes without a call."""
+DAY_US = 86_400_000_000
 POLL_S = 0.2
 """How often a waiting reservation looks whether another process freed something."""
 
@@ -28,15 +37,20 @@ class Amounts:
     microusd: int = 0
     tokens: int = 0
     requests: int = 0
+    compute_us: int = 0
 
     @property
-    def each(self) -> tuple[int, int, int]:
+    def each(self) -> tuple[int, int, int, int]:
         """The amounts in the order of UNITS."""
-        return self.microusd, self.tokens, self.requests
+        return self.microusd, self.tokens, self.requests, self.compute_us
 
     def of(self, unit: Unit) -> int:
         """The amount in one unit."""
-        return self.each[UNITS.index(unit)]
+        return 0 if unit == "wall_us" else self.each[UNITS.index(unit)]
+
+    def plus(self, other: Amounts) -> Amounts:
+        """Both together."""
+        return Amounts(**{unit: self.of(unit) + other.of(unit) for unit in UNITS})
 
     def exceeds(self, other: Amounts) -> bool:
         """True when any unit is more than the other's."""
@@ -64,21 +78,23 @@ class Reservation:
     call_id: int
     worst: Amounts
     scopes: tuple[str, ...]
+    """Where it is booked: the intent's scopes, and those of their periods that have caps, such as corpus@2026-11-21."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cap:
-    """An upper limit on one unit in one scope, and who set it where."""
+    """An upper limit on one unit in one scope, for ever or in every day or month, and who set it where."""
 
     scope: str
     unit: Unit
     cap: int
     origin: str
+    per: Per = "total"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Balance:
-    """What one scope has used of one unit."""
+    """What one scope, or one period of it, has used of one unit."""
 
     scope: str
     unit: Unit
@@ -87,9 +103,10 @@ class Balance:
     unconfirmed: int
     cap: int | None
     origin: str | None
+    per: Per = "total"
 
 
-class _MustWait(CorpusgenError):
+class MustWait(CorpusgenError):
     """Promises under way may still free enough."""
 
 
@@ -111,46 +128,102 @@ class _Account:
         self.changed = self.changed or bool(settled or promised or unconfirmed)
 
 
+Accounts = dict[Unit, _Account]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bound:
+    """Everything that a call in some scopes is booked in, and the caps among it."""
+
+    scopes: tuple[str, ...]
+    accounts: list[Accounts]
+    capped: list[tuple[str, Unit, _Account]]
+
+
 @dataclass(kw_only=True)
 class _Book:
     """The balances a transaction has touched; written back once, before the commit."""
 
     transaction: Transaction
-    scopes: dict[str, dict[Unit, _Account]] = field(default_factory=dict)
+    scopes: dict[str, Accounts] = field(default_factory=dict)
+    bounds: dict[tuple[str, ...], _Bound] = field(default_factory=dict)
 
-    def accounts(self, scope: str) -> dict[Unit, _Account]:
+    @cached_property
+    def now_us(self) -> int:
+        """The latest time the ledger knows of: a clock that jumps back takes no call into an earlier period."""
+        last = self.transaction.rows("select reserved_us from calls order by call_id desc limit 1")
+        return max(self.transaction.now_us, last[0][0] if last else 0)
+
+    def accounts(self, scope: str) -> Accounts:
         found = self.scopes.get(scope)
         if found is None:
-            found = self.scopes[scope] = {unit: _Account() for unit in UNITS}
+            found = self.scopes[scope] = {unit: _Account() for unit in CAPPED}
             rows = self.transaction.execute(
                 "select unit, settled, promised, unconfirmed from balances where scope = ?", (scope,)
             )
             for unit, settled, promised, unconfirmed in rows:
                 found[unit].settled, found[unit].promised, found[unit].unconfirmed = settled, promised, unconfirmed
-            self.load_caps(scope)
         return found
 
-    def load_caps(self, scope: str) -> None:
-        accounts = self.scopes.get(scope, {})
-        for account in accounts.values():
-            account.cap = None
-        for unit, cap, origin in self.transaction.execute(
-            "select unit, cap, origin from caps where scope = ?", (scope,)
-        ):
-            if unit in accounts:
-                accounts[unit].cap, accounts[unit].origin = cap, origin
+    def bound(self, scopes: tuple[str, ...]) -> _Bound:
+        found = self.bounds.get(scopes)
+        if found is None:
+            names = dict.fromkeys(name for scope in scopes for name in self._load_caps(scope))
+            accounts = {name: self.accounts(name) for name in names}
+            capped = [
+                (name, unit, account)
+                for name, units in accounts.items()
+                for unit, account in units.items()
+                if account.cap is not None
+            ]
+            found = _Bound(scopes=tuple(names), accounts=list(accounts.values()), capped=capped)
+            self.bounds[scopes] = found
+        return found
+
+    def _load_caps(self, scope: str) -> Iterator[str]:
+        """The scope and those of its periods that have caps now."""
+        yield scope
+        rows = self.transaction.rows("select unit, per, cap, origin from caps where scope = ?", (scope,))
+        for unit, per, cap, origin in rows:
+            name = in_period(scope, per, self.now_us)
+            account = self.accounts(name)[unit]
+            account.cap, account.origin = cap, origin
+            yield name
+
+    def caps_changed(self) -> None:
+        self.bounds.clear()
+        for accounts in self.scopes.values():
+            for account in accounts.values():
+                account.cap = None
 
     def write(self) -> None:
+        rows = [
+            (scope, unit, account.settled, account.promised, account.unconfirmed)
+            for scope, accounts in self.scopes.items()
+            for unit, account in accounts.items()
+            if account.changed
+        ]
         self.transaction.connection.executemany(
             "insert into balances values(?, ?, ?, ?, ?) on conflict do update set"
             " settled = excluded.settled, promised = excluded.promised, unconfirmed = excluded.unconfirmed",
-            [
-                (scope, unit, account.settled, account.promised, account.unconfirmed)
-                for scope, accounts in self.scopes.items()
-                for unit, account in accounts.items()
-                if account.changed
-            ],
+            rows,
         )
+
+
+def in_period(scope: str, per: Per, now_us: int) -> str:
+    """What a scope is called in the period of a moment (UTC): corpus, corpus@2026-11-21 or corpus@2026-11."""
+    if per == "total":
+        return scope
+    day = datetime.fromtimestamp(now_us // 1_000_000, UTC).date().isoformat()
+    return f"{scope}@{day if per == 'day' else day[:7]}"
+
+
+def period_of(name: str) -> tuple[str, Per]:
+    """The scope that a booked name belongs to, and what period it is of."""
+    scope, _, period = name.rpartition("@")
+    if re.fullmatch(r"\d{4}-\d\d(-\d\d)?", period):
+        return scope, "day" if len(period) == 10 else "month"
+    return name, "total"
 
 
 def _book(transaction: Transaction) -> _Book:
@@ -183,7 +256,7 @@ class Ledger:
         """
         operation = _reserve(intent, self._journal, unless)
         if not self._line.locked():
-            with suppress(_MustWait):
+            with suppress(MustWait):
                 return await self._ask_once(operation)
         async with self._line:  # only the first of those who wait asks again and again
             return await self._ask_until_free(operation)
@@ -193,8 +266,10 @@ class Ledger:
             freed = self._freed
             try:
                 return await self._ask_once(operation)
-            except _MustWait:
+            except MustWait:
                 await _until(freed)
+                if not freed.is_set():  # perhaps all that could free something is promised to a process that died
+                    await self.recover()
 
     async def _ask_once(self, operation: Operation[Reservation]) -> Reservation:
         pending = self._journal.start(operation)
@@ -214,50 +289,74 @@ class Ledger:
         self._freed.set()
         self._freed = asyncio.Event()  # a new one, so that nobody's wake-up is cleared by somebody else
 
-    def settle(self, transaction: Transaction, reservation: Reservation, used: Amounts) -> None:
+    def settle(
+        self, transaction: Transaction, reservation: Reservation, used: Amounts, *, request_id: str | None = None
+    ) -> None:
         """Book what the answer says was used, in full even above the reservation (then the state is ``overrun``)."""
         state = "overrun" if used.exceeds(reservation.worst) else "settled"
-        _close(transaction, reservation, state=state, settled=used)
+        _close(transaction, reservation, state=state, settled=used, request_id=request_id)
 
     def release(self, transaction: Transaction, reservation: Reservation, reason: str) -> None:
         """Free a promise of which it is known that nothing is owed."""
         _close(transaction, reservation, state="released", error=reason)
 
-    def unknown(self, transaction: Transaction, reservation: Reservation, reason: str) -> None:
+    def unknown(
+        self, transaction: Transaction, reservation: Reservation, reason: str, *, request_id: str | None = None
+    ) -> None:
         """Keep the worst case of a call whose outcome is not known, until it is reconciled."""
-        _close(transaction, reservation, state="unknown", unconfirmed=reservation.worst, error=reason)
+        worst = reservation.worst
+        _close(transaction, reservation, state="unknown", unconfirmed=worst, error=reason, request_id=request_id)
 
     def failed(self, transaction: Transaction, reservation: Reservation, error: TeacherError) -> None:
         """Close a promise after a failed try, by what the failure says about the bill."""
         reason = f"{type(error).__name__}: {error}"
         if error.billable:
-            self.unknown(transaction, reservation, reason)
+            self.unknown(transaction, reservation, reason, request_id=error.request_id)
         elif isinstance(error, NotSent):
             self.release(transaction, reservation, reason)
         else:  # refused: it costs nothing, but a request was sent
             sent = Amounts(requests=reservation.worst.requests)
-            _close(transaction, reservation, state="released", settled=sent, error=reason)
+            name = error.request_id
+            _close(transaction, reservation, state="released", settled=sent, error=reason, request_id=name)
 
     async def set_caps(self, caps: Iterable[Cap]) -> None:
-        """Put caps in force; an existing one of the same scope and unit is replaced."""
-        rows = [(cap.scope, cap.unit, cap.cap, cap.origin) for cap in caps]
-        await self._journal.run(lambda transaction: _set_caps(transaction, rows))
+        """Put caps in force; an existing one of the same scope, unit and period is replaced."""
+        rows = list(caps)
+        await self._journal.run(lambda transaction: set_caps(transaction, rows))
 
     async def replace_caps(self, scope: str, caps: Iterable[Cap]) -> None:
-        """Let exactly these caps bind a scope, without a moment in which none does."""
-        rows = [(scope, cap.unit, cap.cap, cap.origin) for cap in caps]
+        """Let exactly these caps bind a scope as a whole, without a moment in which none does."""
+        rows = [replace(cap, scope=scope) for cap in caps]
 
         def operation(transaction: Transaction) -> None:
-            _drop_caps(transaction, [(scope, unit) for unit in UNITS])
-            _set_caps(transaction, rows)
+            remove_caps(transaction, scope, CAPPED)
+            set_caps(transaction, rows)
 
         await self._journal.run(operation)
 
     async def drop_caps(self, scope: str, keep: Iterable[Unit]) -> None:
-        """Remove a scope's caps but for the units in ``keep``."""
-        kept = set(keep)
-        gone = [(scope, unit) for unit in UNITS if unit not in kept]
-        await self._journal.run(lambda transaction: _drop_caps(transaction, gone))
+        """Remove the caps of a scope as a whole, but for the units in ``keep``."""
+        gone = [unit for unit in CAPPED if unit not in set(keep)]
+        await self._journal.run(lambda transaction: remove_caps(transaction, scope, gone))
+
+    def time_passed(
+        self, transaction: Transaction, run_id: str, scopes: tuple[str, ...], passed_us: int, span: int | None
+    ) -> tuple[int, int | None]:
+        """Book time a process has worked on a run; gives back its span, and how much is left where time has a cap."""
+        book = _book(transaction)
+        bound = book.bound(scopes)
+        for accounts in bound.accounts:
+            accounts["wall_us"].add(settled=passed_us)
+        span = _stretch(transaction, span, run_id, self._journal.owner_id, bound.scopes, passed_us, book.now_us)
+        left = [(account.cap or 0) - account.settled for _, unit, account in bound.capped if unit == "wall_us"]
+        return span, min(left) if left else None
+
+    async def abandon(self, claim: Claim) -> None:
+        """Book one open promise as unknown: whoever made it will never close it."""
+        await self._journal.run(
+            lambda transaction: _abandon(transaction, _promises(transaction, "call_id", claim.call_id))
+        )
+        self.freed()
 
     async def recover(self) -> int:
         """Book the calls of dead processes as unknown; gives back how many there were."""
@@ -271,57 +370,96 @@ async def _until(freed: asyncio.Event) -> None:
 
 
 def balances(journal: Journal, scopes: Iterable[str] | None = None) -> list[Balance]:
-    """What every scope has used, with its caps."""
-    rows = journal.query(
-        "select scope, unit, coalesce(settled, 0), coalesce(promised, 0), coalesce(unconfirmed, 0), cap, origin"
-        " from balances full join caps using (scope, unit) order by scope, unit"
-    )
+    """What every scope has used, with its caps; and what each of its periods has used that had a cap."""
+    now_us = max(journal.clock_us(), *(row[0] for row in journal.query(_LAST)))
+    caps = {
+        (in_period(scope, per, now_us), unit): (cap, origin)
+        for scope, unit, per, cap, origin in journal.query("select scope, unit, per, cap, origin from caps")
+    }
+    used = {
+        (scope, unit): figures
+        for scope, unit, *figures in journal.query("select scope, unit, settled, promised, unconfirmed from balances")
+    }
     wanted = None if scopes is None else set(scopes)
-    return [
-        Balance(
-            scope=row[0], unit=row[1], settled=row[2], promised=row[3], unconfirmed=row[4], cap=row[5], origin=row[6]
-        )
-        for row in rows
-        if wanted is None or row[0] in wanted
-    ]
+    found = []
+    for scope, unit in sorted(caps.keys() | used.keys()):
+        if wanted is None or scope in wanted:
+            settled, promised, unconfirmed = used.get((scope, unit), (0, 0, 0))
+            cap, origin = caps.get((scope, unit), (None, None))
+            found.append(
+                Balance(
+                    scope=scope,
+                    unit=unit,
+                    settled=settled,
+                    promised=promised,
+                    unconfirmed=unconfirmed,
+                    cap=cap,
+                    origin=origin,
+                    per=period_of(scope)[1],
+                )
+            )
+    return found
+
+
+_LAST = "select coalesce((select reserved_us from calls order by call_id desc limit 1), 0)"
 
 
 def _reserve(intent: Intent, journal: Journal, unless: Check | None) -> Operation[Reservation]:
     def operation(transaction: Transaction) -> Reservation:
         if unless is not None:
             unless(transaction)
-        book = _book(transaction)
-        _check(book, intent)
-        for scope in intent.scopes:
-            for account, need in zip(book.accounts(scope).values(), intent.worst.each, strict=True):
-                account.add(promised=need)
-        return _insert(transaction, intent, journal.owner_id)
+        scopes = promise(transaction, intent.scopes, intent.worst)
+        return note_call(transaction, intent, scopes, journal.owner_id)
 
     return operation
 
 
-def _check(book: _Book, intent: Intent) -> None:
+def promise(transaction: Transaction, scopes: tuple[str, ...], amounts: Amounts) -> tuple[str, ...]:
+    """Book so much as promised, if every cap allows it; gives back where, the periods that have caps included."""
+    bound = _book(transaction).bound(scopes)
+    _check(bound, amounts)
+    for unit, need in zip(UNITS, amounts.each, strict=True):
+        if need:
+            for accounts in bound.accounts:
+                accounts[unit].add(promised=need)
+    return bound.scopes
+
+
+def free(transaction: Transaction, scopes: Iterable[str], amounts: Amounts) -> None:
+    """Take back a promise of so much."""
+    for scope in scopes:
+        accounts = _book(transaction).accounts(scope)
+        for unit, left in zip(UNITS, amounts.each, strict=True):
+            accounts[unit].add(promised=-left)
+
+
+def latest_us(transaction: Transaction) -> int:
+    """The time by which the ledger goes: the clock's, or that of its last call if the clock has jumped back."""
+    return _book(transaction).now_us
+
+
+def _check(bound: _Bound, worst: Amounts) -> None:
     must_wait = False
-    for scope in intent.scopes:
-        for unit, account in book.accounts(scope).items():
-            if account.cap is None:
-                continue
-            need, used = intent.worst.of(unit), account.settled + account.unconfirmed
-            # A cap of 0 sends nothing at all, not even what costs nothing.
-            if used + need > account.cap or account.cap == 0:
-                _refuse(account, account.cap, scope, unit, need)
-            must_wait = must_wait or used + account.promised + need > account.cap
+    for scope, unit, account in bound.capped:
+        cap = account.cap or 0
+        need, used = worst.of(unit), account.settled + account.unconfirmed
+        # A cap of 0 sends nothing at all, not even what costs nothing; and time is used up without being asked for.
+        if used + need > cap or cap == 0 or (unit == "wall_us" and used >= cap):
+            _refuse(account, cap, scope, unit, need)
+        must_wait = must_wait or used + account.promised + need > cap
     if must_wait:
-        raise _MustWait
+        raise MustWait
 
 
-def _refuse(account: _Account, cap: int, scope: str, unit: Unit, need: int) -> NoReturn:
-    show = money if unit == "microusd" else str
+def _refuse(account: _Account, cap: int, name: str, unit: Unit, need: int) -> NoReturn:
+    scope, per = period_of(name)
+    within = {"total": "", "day": f" on {name[-10:]} (UTC)", "month": f" in {name[-7:]} (UTC)"}[per]
+    later = "" if per == "total" else f", or wait until the {per} is over,"
     raise BudgetExhausted(
-        f"{account.origin}: the cap of {show(cap)} {unit_name(unit)} for {scope} is used up:"
-        f" {show(account.settled)} settled, {show(account.unconfirmed)} unconfirmed,"
-        f" the next call may need {show(need)}."
-        f" Everything paid for is kept; raise the cap and run again to go on."
+        f"{account.origin}: the cap of {shown(cap, unit)} {unit_name(unit)} for {scope}{within} is used up:"
+        f" {shown(account.settled, unit)} settled, {shown(account.unconfirmed, unit)} unconfirmed,"
+        f" the next call may need {shown(need, unit)}."
+        f" Everything paid for is kept; raise the cap{later} and run again to go on."
     )
 
 
@@ -330,33 +468,45 @@ def money(amount: int) -> str:
     return f"${amount / 1_000_000:.6f}"
 
 
+def shown(amount: int, unit: Unit) -> str:
+    """An amount of a unit as people read it: dollars, seconds, or a number."""
+    if unit == "microusd":
+        return money(amount)
+    return f"{amount / 1_000_000:.6f}".rstrip("0").rstrip(".") if unit in ("compute_us", "wall_us") else str(amount)
+
+
+_NAMES: dict[Unit, str] = {"microusd": "usd", "compute_us": "compute_s", "wall_us": "wall_s"}
+
+
 def unit_name(unit: Unit) -> str:
     """The word a budget uses for a unit."""
-    return "usd" if unit == "microusd" else unit
+    return _NAMES.get(unit, unit)
 
 
-def _insert(transaction: Transaction, intent: Intent, owner_id: int) -> Reservation:
+def note_call(transaction: Transaction, intent: Intent, scopes: tuple[str, ...], owner_id: int) -> Reservation:
+    """A row for a call that is promised already."""
     transaction.execute(
         "insert into calls(run_id, request_key, teacher, role, attempt, scopes, owner_id, state, reserved_microusd,"
-        " reserved_tokens, reserved_requests, price_version, reserved_us)"
-        " values(?, ?, ?, ?, ?, ?, ?, 'promised', ?, ?, ?, ?, ?)",
+        " reserved_tokens, reserved_requests, reserved_compute_us, price_version, reserved_us)"
+        " values(?, ?, ?, ?, ?, ?, ?, 'promised', ?, ?, ?, ?, ?, ?)",
         (
             intent.run_id,
             intent.request_key,
             intent.teacher,
             intent.role,
             intent.attempt,
-            "\n".join(intent.scopes),
+            "\n".join(scopes),
             owner_id,
             intent.worst.microusd,
             intent.worst.tokens,
             intent.worst.requests,
+            intent.worst.compute_us,
             intent.price_version,
-            transaction.now_us,
+            _book(transaction).now_us,
         ),
     )
     call_id = int(transaction.connection.last_insert_rowid())
-    return Reservation(call_id=call_id, worst=intent.worst, scopes=intent.scopes)
+    return Reservation(call_id=call_id, worst=intent.worst, scopes=scopes)
 
 
 def _close(
@@ -367,56 +517,156 @@ def _close(
     settled: Amounts = Amounts(),
     unconfirmed: Amounts = Amounts(),
     error: str | None = None,
+    request_id: str | None = None,
 ) -> None:
-    transaction.execute(
-        "update calls set state = ?, microusd = ?, tokens = ?, requests = ?, error = ?, closed_us = ?"
-        " where call_id = ? and state = 'promised'",
+    closed = transaction.rows(
+        "update calls set state = ?, microusd = ?, tokens = ?, requests = ?, compute_us = ?, error = ?,"
+        " provider_request_id = ?, closed_us = ?"
+        " where call_id = ? and state = 'promised' returning scopes",
         (
             state,
-            settled.microusd,
-            settled.tokens,
-            settled.requests,
+            *settled.each,
             error,
+            request_id,
             transaction.now_us,
             reservation.call_id,
         ),
     )
-    if transaction.connection.changes() != 1:
+    if not closed:
         return  # closed already: booked once, whoever comes second
+    # The row's scopes, not the reservation's: a period may have got its cap since, and counts what is under way.
+    accounts = [_book(transaction).accounts(scope) for scope in closed[0][0].split("\n")]
+    parts = (UNITS, settled.each, reservation.worst.each, unconfirmed.each)
+    for unit, booked, promised, unknown in zip(*parts, strict=True):
+        if booked or promised or unknown:
+            for units in accounts:
+                units[unit].add(settled=booked, promised=-promised, unconfirmed=unknown)
+
+
+def set_caps(transaction: Transaction, caps: Iterable[Cap]) -> None:
+    """Put caps in force; a period counts what was reserved in it before it had a cap."""
     book = _book(transaction)
-    parts = (settled.each, reservation.worst.each, unconfirmed.each)
-    for scope in reservation.scopes:
-        for account, booked, promised, unknown in zip(book.accounts(scope).values(), *parts, strict=True):
-            account.add(settled=booked, promised=-promised, unconfirmed=unknown)
+    for cap in caps:
+        if cap.per != "total":
+            _count_period(book, cap.scope, cap.per)
+        transaction.execute(
+            "insert into caps(scope, unit, per, cap, origin, set_us) values(?, ?, ?, ?, ?, ?) on conflict do update set"
+            " cap = excluded.cap, origin = excluded.origin, set_us = excluded.set_us",
+            (cap.scope, cap.unit, cap.per, cap.cap, cap.origin, transaction.now_us),
+        )
+    book.caps_changed()
 
 
-def _set_caps(transaction: Transaction, rows: list[tuple[str, Unit, int, str]]) -> None:
+def remove_caps(transaction: Transaction, scope: str, units: Iterable[Unit], per: Per = "total") -> None:
+    """Let no cap bind a scope in these units."""
     transaction.connection.executemany(
-        "insert into caps values(?, ?, ?, ?, ?) on conflict do update set"
-        " cap = excluded.cap, origin = excluded.origin, set_us = excluded.set_us",
-        [(*row, transaction.now_us) for row in rows],
+        "delete from caps where scope = ? and unit = ? and per = ?", [(scope, unit, per) for unit in units]
     )
-    _reload_caps(transaction, {row[0] for row in rows})
+    _book(transaction).caps_changed()
 
 
-def _drop_caps(transaction: Transaction, gone: list[tuple[str, Unit]]) -> None:
-    transaction.connection.executemany("delete from caps where scope = ? and unit = ?", gone)
-    _reload_caps(transaction, {scope for scope, _ in gone})
+def _count_period(book: _Book, scope: str, per: Per) -> None:
+    """Book the calls and the time of the present period in it, those that lacked it so far included."""
+    name, transaction = in_period(scope, per, book.now_us), book.transaction
+    values = {"name": name, "scope": scope, "since": _began(name)}
+    for table, began in (("calls", "reserved_us"), ("spans", "began_us"), ("leases", "granted_us")):
+        transaction.execute(
+            f"update {table} set scopes = scopes || char(10) || :name where {began} >= :since"  # noqa: S608 - own text
+            f" and {_LISTS.format('scope')} and not {_LISTS.format('name')}",
+            values,
+        )
+    sums = ", ".join(
+        f"sum(coalesce({unit}, 0)), sum(iif(state = 'promised', reserved_{unit}, 0)),"
+        f" sum(iif(state = 'unknown', reserved_{unit}, 0))"
+        for unit in UNITS
+    )
+    lists = _LISTS.format("name")
+    (figures,) = transaction.rows(f"select {sums} from calls where reserved_us >= :since and {lists}", values)  # noqa: S608
+    (time,) = transaction.rows(f"select sum(wall_us) from spans where began_us >= :since and {lists}", values)  # noqa: S608
+    left = ", ".join(f"coalesce(sum({unit}), 0)" for unit in UNITS)
+    (leased,) = transaction.rows(f"select {left} from leases where ended_us is null and {lists}", values)  # noqa: S608
+    accounts = book.accounts(name)
+    for at, unit in enumerate(UNITS):
+        settled, promised, unconfirmed = figures[3 * at : 3 * at + 3]
+        _put(accounts[unit], settled, (promised or 0) + leased[at], unconfirmed)
+    _put(accounts["wall_us"], time[0])
 
 
-def _reload_caps(transaction: Transaction, scopes: Iterable[str]) -> None:
-    for scope in scopes:
-        _book(transaction).load_caps(scope)
+_LISTS = "instr(char(10) || scopes || char(10), char(10) || :{} || char(10))"
+
+
+def _began(name: str) -> int:
+    day = name.rpartition("@")[2]
+    return int(datetime.fromisoformat(day if len(day) == 10 else f"{day}-01").replace(tzinfo=UTC).timestamp()) * 10**6
+
+
+def _put(account: _Account, settled: int | None, promised: int | None = 0, unconfirmed: int | None = 0) -> None:
+    account.settled, account.promised, account.unconfirmed = settled or 0, promised or 0, unconfirmed or 0
+    account.changed = True
+
+
+def _stretch(
+    transaction: Transaction,
+    span: int | None,
+    run_id: str,
+    owner_id: int,
+    scopes: tuple[str, ...],
+    passed_us: int,
+    now_us: int,
+) -> int:
+    """Add time to a span, or to a new one where the day or the periods are others."""
+    names, day = "\n".join(scopes), now_us // DAY_US
+    grown = transaction.rows(
+        "update spans set wall_us = wall_us + ? where span_id = ? and scopes = ? and began_us / ? = ?"
+        " returning span_id",
+        (passed_us, span, names, DAY_US, day),
+    )
+    if grown and span is not None:
+        return span
+    transaction.execute(
+        "insert into spans(run_id, owner_id, scopes, began_us, wall_us) values(?, ?, ?, ?, ?)",
+        (run_id, owner_id, names, now_us, passed_us),
+    )
+    return int(transaction.connection.last_insert_rowid())
 
 
 def recover_dead_owners(transaction: Transaction) -> int:
-    """Book promises of processes that no longer run at their worst case, as unknown."""
+    """Book promises of processes that no longer run at their worst case, as unknown; what they had leased is free."""
+    end_leases(transaction, _over(transaction))
     owners = transaction.rows(
         "select owner_id, pid, boot_id, start_ticks from owners"
         " where owner_id in (select distinct owner_id from calls where state = 'promised')"
     )
     dead = [owner_id for owner_id, *process in owners if not owner_alive(*process)]
-    left = [row for owner_id in dead for row in _promises(transaction, owner_id)]
+    return sum(_abandon(transaction, _promises(transaction, "owner_id", owner_id)) for owner_id in dead)
+
+
+def _over(transaction: Transaction) -> list[int]:
+    """Leases whose time is over, or whose owner no longer runs."""
+    rows = transaction.rows(
+        "select lease_id, expires_us, pid, boot_id, start_ticks from leases join owners using (owner_id)"
+        " where ended_us is null"
+    )
+    return [row[0] for row in rows if row[1] <= _book(transaction).now_us or not owner_alive(*row[2:])]
+
+
+def end_leases(transaction: Transaction, lease_ids: Iterable[int]) -> Amounts:
+    """Free what is left of leases; gives back how much that was. What was drawn from them stays promised."""
+    freed = Amounts()
+    for lease_id in lease_ids:
+        rows = transaction.rows(
+            "update leases set ended_us = ? where lease_id = ? and ended_us is null"  # noqa: S608 - own names
+            f" returning scopes, {', '.join(UNITS)}",
+            (transaction.now_us, lease_id),
+        )
+        for scopes, *left in rows:
+            rest = Amounts(**dict(zip(UNITS, left, strict=True)))
+            free(transaction, scopes.split("\n"), rest)
+            freed = freed.plus(rest)
+    return freed
+
+
+def _abandon(transaction: Transaction, left: list[Reservation]) -> int:
     for reservation in left:
         _close(
             transaction,
@@ -428,23 +678,64 @@ def recover_dead_owners(transaction: Transaction) -> int:
     return len(left)
 
 
-def _promises(transaction: Transaction, owner_id: int) -> list[Reservation]:
+def _promises(transaction: Transaction, column: Literal["call_id", "owner_id"], value: int) -> list[Reservation]:
     rows = transaction.rows(
-        "select call_id, reserved_microusd, reserved_tokens, reserved_requests, scopes from calls"
-        " where owner_id = ? and state = 'promised'",
-        (owner_id,),
+        "select call_id, reserved_microusd, reserved_tokens, reserved_requests, reserved_compute_us, scopes"  # noqa: S608
+        f" from calls where {column} = ? and state = 'promised'",
+        (value,),
     )
     return [
         Reservation(
             call_id=row[0],
-            worst=Amounts(microusd=row[1], tokens=row[2], requests=row[3]),
-            scopes=tuple(row[4].split("\n")),
+            worst=Amounts(microusd=row[1], tokens=row[2], requests=row[3], compute_us=row[4]),
+            scopes=tuple(row[5].split("\n")),
         )
         for row in rows
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """An open promise for one request: somebody asks this very thing at the moment."""
+
+    call_id: int
+    owner_id: int
+    alive: bool
+    """Whether the process that asks still runs."""
+
+
+def claim_on(connection: apsw.Connection, request_key: bytes) -> Claim | None:
+    """Who asks for this now, if anybody does. A claim is the promise itself, so it ends when that is closed."""
+    row = connection.execute(
+        "select call_id, owner_id, pid, boot_id, start_ticks from claims join owners using (owner_id)"
+        " where request_key = ? limit 1",
+        (request_key,),
+    ).fetchone()
+    return None if row is None else Claim(call_id=row[0], owner_id=row[1], alive=owner_alive(*row[2:]))
+
+
+def set_right(transaction: Transaction, call_id: int, state: Literal["settled", "released"], used: Amounts) -> bool:
+    """Close a call whose outcome was unknown by what is known of it now; False where it is closed already."""
+    rows = transaction.rows(
+        "select reserved_microusd, reserved_tokens, reserved_requests, reserved_compute_us, scopes from calls"
+        " where call_id = ? and state = 'unknown'",
+        (call_id,),
+    )
+    if not rows:
+        return False
+    *worst, scopes = rows[0]
+    over = any(mine > theirs for mine, theirs in zip(used.each, worst, strict=True))
+    transaction.execute(
+        "update calls set state = ?, microusd = ?, tokens = ?, requests = ?, compute_us = ? where call_id = ?",
+        ("overrun" if over else state, *used.each, call_id),
+    )
+    for scope in scopes.split("\n"):
+        accounts = _book(transaction).accounts(scope)
+        for unit, settled, unconfirmed in zip(UNITS, used.each, worst, strict=True):
+            accounts[unit].add(settled=settled, unconfirmed=-unconfirmed)
+    return True
+
+
 def describe(amounts: Mapping[Unit, int]) -> str:
     """Caps in a person's words."""
-    shown = [f"{money(n) if unit == 'microusd' else n} {unit_name(unit)}" for unit, n in amounts.items()]
-    return ", ".join(shown) or "no caps"
+    return ", ".join(f"{shown(n, unit)} {unit_name(unit)}" for unit, n in amounts.items()) or "no caps"

@@ -51,7 +51,12 @@ def distill(
 
 def _told(found: dict[str, object]) -> str:
     lines = [f"{found['task']}: {found['requests']} requests sent, {found['known']} answers known"]
-    if "retention" in found:
+    if "retention" not in found:
+        if found["student"]:
+            lines.append("  student   trained, but there is no gold file to say how good it is; add seeds.gold")
+    elif not found["teacher_accuracy"]:
+        lines.append(f"  teacher   never right on {found['gold_items']} gold items, so there is nothing to keep")
+    else:
         lines += [
             f"  teacher   {found['teacher_accuracy']:.3f} right on {found['gold_items']} gold items",
             f"  student   {found['student_accuracy']:.3f}, trained on {found['labels']} labels",

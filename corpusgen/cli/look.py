@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from corpusgen.cli.options import corpus_option, emit, existing, json_option, money
+from corpusgen.cli.options import amount, corpus_option, emit, existing, json_option
 
 
 @click.command()
@@ -25,12 +27,7 @@ def status(corpus_folder: Path, as_json: bool) -> None:
         return
     click.echo(f"corpus {found['corpus']}: {found['records']} records, {found['shards']} shards")
     for one in found["balances"]:
-        show = money if one["unit"] == "usd" else "{:,}".format
-        cap = "no cap" if one["cap"] is None else f"cap {show(one['cap'])} ({one['origin']})"
-        click.echo(
-            f"  {one['scope']:<44} {one['unit']:<9} settled {show(one['settled'])}, promised {show(one['promised'])},"
-            f" unconfirmed {show(one['unconfirmed'])}, {cap}"
-        )
+        click.echo(balance_line(one))
     for one in found["runs"]:
         click.echo(f"  run {one['run_id']} of {one['task']}: {one['status']}, started {one['started']}")
     for one in found["drops"]:
@@ -39,6 +36,14 @@ def status(corpus_folder: Path, as_json: bool) -> None:
         click.echo(f"  dataset {one['dataset']}: {one['status']}, {one['rows']} rows")
     for one in found["students"]:
         click.echo(f"  student {one['student_id']} of {one['dataset']}")
+
+
+def balance_line(one: Mapping[str, Any]) -> str:
+    """What one scope has used of one unit: settled, promised and unconfirmed apart."""
+    settled, promised, unconfirmed = (amount(one[name], one["unit"]) for name in ("settled", "promised", "unconfirmed"))
+    cap = "no cap" if one["cap"] is None else f"cap {amount(one['cap'], one['unit'])} ({one['origin']})"
+    figures = f"settled {settled}, promised {promised}, unconfirmed {unconfirmed}"
+    return f"  {one['scope']:<44} {one['unit']:<9} {figures}, {cap}"
 
 
 @click.command()
@@ -61,8 +66,8 @@ def query(
 ) -> None:
     """Answer one SQL question about the corpus.
 
-    Tables: records, runs, calls, balances, drops, decisions, shards, datasets, students. The question runs in a process
-    of its own over a copy in memory, so no statement can harm the corpus.
+    Tables: records, runs, calls, balances, reconciliations, drops, decisions, shards, datasets, students. The question
+    runs in a process of its own over a copy in memory, so no statement can harm the corpus.
     """
     if kind == "parquet" and out is None:
         raise click.UsageError("--format parquet needs --out FILE")

@@ -13,6 +13,7 @@ from corpusgen.cli.options import tell_error
 from corpusgen.errors import CorpusgenError, Interrupted
 
 COMMANDS = {
+    "budget": "budget",
     "distill": "distill",
     "evaluate": "student",
     "export": "dataset",
@@ -22,6 +23,7 @@ COMMANDS = {
     "plan": "run",
     "predict": "student",
     "query": "look",
+    "reconcile": "reconcile",
     "run": "run",
     "schema": "init",
     "seal": "dataset",

@@ -39,25 +39,33 @@ budget_option = click.option(
 
 def parse_budget(text: str | None) -> Mapping[Unit, int]:
     """Caps by unit from ``usd=5,tokens=1e6``. Raises UsageError that names the part and what to write."""
-    from corpusgen.spec import count, microusd
+    caps = {} if text is None else parse_caps(text, "--budget")
+    return {unit: cap for unit, cap in caps.items() if cap is not None}
+
+
+def parse_caps(text: str, told: str, *, none: bool = False) -> dict[Unit, int | None]:
+    """Caps by unit; with ``none`` that word may stand for no cap. ``told`` is what messages begin with."""
+    from corpusgen.spec import count, microusd, seconds
 
     readers: dict[str, tuple[Unit, Callable[[Any], int]]] = {
         "usd": ("microusd", microusd),
         "tokens": ("tokens", count),
         "requests": ("requests", count),
+        "compute_s": ("compute_us", seconds),
+        "wall_s": ("wall_us", seconds),
     }
-    caps: dict[Unit, int] = {}
-    for part in (text or "").split(",") if text is not None else ():
-        name, _, value = part.partition("=")
-        if name.strip() not in readers or not value.strip():
-            raise UsageError(f"--budget: {part!r} is not one of usd=..., tokens=..., requests=...")
-        unit, read = readers[name.strip()]
+    caps: dict[Unit, int | None] = {}
+    for part in text.split(","):
+        name, _, value = (word.strip() for word in part.partition("="))
+        if name not in readers or not value:
+            raise UsageError(f"{told}: {part!r} is not one of {', '.join(f'{known}=...' for known in readers)}")
+        unit, read = readers[name]
         if unit in caps:
-            raise UsageError(f"--budget: {name.strip()} stands twice; write it once")
+            raise UsageError(f"{told}: {name} stands twice; write it once")
         try:
-            caps[unit] = read(value.strip())
+            caps[unit] = None if none and value == "none" else read(value)
         except ValueError as error:
-            raise UsageError(f"--budget {name.strip()}: {error}") from error
+            raise UsageError(f"{told} {name}: {error}") from error
     return caps
 
 
@@ -110,6 +118,13 @@ def tell_error(
 def harmless(text: str) -> str:
     """Text without characters that steer a terminal; what a server or a seed says ends up in messages."""
     return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def amount(value: int, unit: str) -> str:
+    """So much of a unit, by the word a budget uses for it; money and times are stored in millionths."""
+    if unit == "usd":
+        return money(value)
+    return f"{value / 1_000_000:,.2f} s" if unit in ("compute_s", "wall_s") else f"{value:,}"
 
 
 def money(microusd: int) -> str:

@@ -83,7 +83,7 @@ def evaluate(
 @click.option("--student", help="Id of a student; the newest if left out.")
 @click.option("--file", "source", type=click.File("r", "utf-8"), help="One text a line; - is standard input.")
 @corpus_option
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines on stdout: one object for each text.")
 def predict(
     text: tuple[str, ...], student: str | None, source: Iterable[str] | None, corpus_folder: Path, as_json: bool
 ) -> None:

@@ -69,7 +69,8 @@ class Asked:
     """How many of the first ``train`` items are the seeded random sample."""
     validation: tuple[Labelled, ...]
     choice: CalibrationChoice | None
-    space: TextSpace
+    space: TextSpace | None
+    """What the pool's text taught, where the choice of what to ask needed it."""
     rounds: tuple[Round, ...]
 
 
@@ -173,7 +174,8 @@ def _labelled(item: Item, record: Record) -> Labelled:
 
 def logprobs_of(labelled: Sequence[Labelled]) -> Floats:
     """Raw label log-probabilities (n x k), NaN for missing."""
-    return np.array([item.logprobs for item in labelled], np.float64).reshape(len(labelled), -1)
+    width = len(labelled[0].logprobs) if labelled else 0
+    return np.array([item.logprobs for item in labelled], np.float64).reshape(len(labelled), width)
 
 
 def gold_of(run: Run, labelled: Sequence[Labelled]) -> Integers:
@@ -194,14 +196,11 @@ async def ask_for_labels(run: Run, watch: Watch = no_watch) -> Asked:
     limit = min(asking.limit, len(pool.items))
     first = min(asking.first_round if asking.order == "margin" else limit, limit)
     rounds = _Rounds(run=run, pool=pool, watch=watch, limit=limit)
-    await rounds.ask(rounds.opening(first), "random")
+    await rounds.ask(rounds.opening(first), "file" if asking.order == "file" else "random")
     choice = _choose(run, validation, rounds.train)
     rounds.calibration = choice.chosen if choice else None
-    rounds.space = await asyncio.to_thread(_learn_space, pool)
-    await rounds.study("random")
-    while len(rounds.left) and rounds.asked < limit:
-        await rounds.ask(await rounds.uncertain(min(asking.round, limit - rounds.asked)), "margin")
-        await rounds.study("margin")
+    if asking.order == "margin":
+        await _ask_what_is_uncertain(run, rounds, asking.round, limit)
     return Asked(
         pool=pool,
         train=tuple(rounds.train),
@@ -213,7 +212,19 @@ async def ask_for_labels(run: Run, watch: Watch = no_watch) -> Asked:
     )
 
 
-def _learn_space(pool: Pool) -> TextSpace:
+async def _ask_what_is_uncertain(run: Run, rounds: _Rounds, size: int, limit: int) -> None:
+    if rounds.train and not teachable(rounds.train, rounds.calibration)[0]:
+        message = f"none of the first {rounds.asked} answers is a label; look at them with corpusgen query"
+        raise run.task.located.error(message, "labels", "names")
+    rounds.space = await asyncio.to_thread(learn_pool, rounds.pool)
+    await rounds.study("random")
+    while rounds.left and rounds.asked < limit:
+        await rounds.ask(await rounds.uncertain(min(size, limit - rounds.asked)), "margin")
+        await rounds.study("margin")
+
+
+def learn_pool(pool: Pool) -> TextSpace:
+    """What the pool's own text teaches about n-grams."""
     from corpusgen.distill.students.bag import learn_space
 
     return learn_space([item.input for item in pool.items])

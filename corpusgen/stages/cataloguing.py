@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from corpusgen.corpus import Corpus
 from corpusgen.stages.committing import one_at_a_time
-from corpusgen.stages.looking import journal_tables
-from corpusgen.store.catalog import build_catalog
 from corpusgen.store.manifest import Manifest
 
 
@@ -15,4 +13,7 @@ def refresh_catalog(corpus: Corpus, manifest: Manifest) -> None:
     with one_at_a_time(corpus.folder / ".catalog.lock"):
         if catalog.exists() and catalog.stat().st_mtime_ns >= listed.stat().st_mtime_ns:
             return
+        from corpusgen.stages.looking import journal_tables
+        from corpusgen.store.catalog import build_catalog
+
         build_catalog(corpus.folder, manifest, journal_tables(corpus))

@@ -141,9 +141,11 @@ def _share(right: npt.NDArray[np.bool_]) -> float:
 
 
 def teacher_cpu_ms(run: Run) -> float | None:
-    """Processor milliseconds per answer of a teacher on this machine, as measured when its answers were asked for."""
+    """Processor milliseconds per item of a teacher on this machine, as measured when asked, both times if twice."""
     rows = run.corpus.journal.query(
-        "select avg(a.compute_us) from answers a join cards c using (card_id) where a.card_id = ?",
-        (run.asker.card.card_id,),
+        "select avg(total) from (select sum(a.compute_us) as total from records r"
+        " join answers a on a.request_key in (r.request_key, r.first_key) join cards c using (card_id)"
+        " where r.dataset = ? and json_extract(c.card, '$.identity') = ? group by r.record_id)",
+        (run.task.spec.name, run.asker.card.identity),
     )
     return None if rows[0][0] is None else rows[0][0] / 1000

@@ -29,7 +29,8 @@ TABLES: dict[str, tuple[str, list[tuple[str, pa.DataType]]]] = {
     "calls": (
         (
             "select call_id, run_id, lower(hex(request_key)), teacher, role, attempt, state, reserved_microusd,"
-            " reserved_tokens, microusd, tokens, price_version, error, reserved_us, closed_us from calls"
+            " reserved_tokens, reserved_compute_us, microusd, tokens, compute_us, price_version, error,"
+            " provider_request_id, reserved_us, closed_us from calls"
         ),
         [
             ("call_id", _INT),
@@ -41,18 +42,23 @@ TABLES: dict[str, tuple[str, list[tuple[str, pa.DataType]]]] = {
             ("state", _TEXT),
             ("reserved_microusd", _INT),
             ("reserved_tokens", _INT),
+            ("reserved_compute_us", _INT),
             ("microusd", _INT),
             ("tokens", _INT),
+            ("compute_us", _INT),
             ("price_version", _TEXT),
             ("error", _TEXT),
+            ("provider_request_id", _TEXT),
             ("reserved_time", _TIME),
             ("closed_time", _TIME),
         ],
     ),
     "balances": (
         (
-            "select scope, unit, settled, promised, unconfirmed, cap, origin"
-            " from balances left join caps using (scope, unit)"
+            "select b.scope, b.unit, b.settled, b.promised, b.unconfirmed, c.cap, c.origin, c.per"
+            " from balances b left join caps c on c.unit = b.unit"
+            " and substr(b.scope, 1, length(c.scope)) = c.scope and substr(b.scope, length(c.scope) + 1) glob"
+            " case c.per when 'total' then '' when 'day' then '@????-??-??' else '@????-??' end"
         ),
         [
             ("scope", _TEXT),
@@ -62,6 +68,25 @@ TABLES: dict[str, tuple[str, list[tuple[str, pa.DataType]]]] = {
             ("unconfirmed", _INT),
             ("cap", _INT),
             ("origin", _TEXT),
+            ("per", _TEXT),
+        ],
+    ),
+    "reconciliations": (
+        (
+            "select call_id, before, after, microusd_before, microusd, tokens, by, reason, source_sha256,"
+            " reconciled_us from reconciliations"
+        ),
+        [
+            ("call_id", _INT),
+            ("before", _TEXT),
+            ("after", _TEXT),
+            ("microusd_before", _INT),
+            ("microusd", _INT),
+            ("tokens", _INT),
+            ("by", _TEXT),
+            ("reason", _TEXT),
+            ("source_sha256", _TEXT),
+            ("reconciled_time", _TIME),
         ],
     ),
     "drops": (
@@ -165,8 +190,25 @@ def corpus_status(corpus: Corpus) -> dict[str, Json]:
     }
 
 
+def budget_status(corpus: Corpus) -> dict[str, Json]:
+    """Everything ``corpusgen budget show`` says; money in micro-dollars, times in microseconds."""
+    return {
+        "corpus": str(corpus.folder),
+        "caps_live_in": str(corpus.journal.path),
+        "balances": [
+            one | {"left": None if one["cap"] is None else max(0, one["cap"] - _gone(one))} for one in _balances(corpus)
+        ],
+    }
+
+
+def _gone(one: dict[str, Json]) -> int:
+    return int(one["settled"] + one["promised"] + one["unconfirmed"])
+
+
 def _balances(corpus: Corpus) -> Iterator[dict[str, Json]]:
     for one in balances(corpus.journal):
+        if one.per != "total" and one.cap is None:
+            continue  # a day or month that is over
         yield {
             "scope": one.scope,
             "unit": unit_name(one.unit),
@@ -175,4 +217,5 @@ def _balances(corpus: Corpus) -> Iterator[dict[str, Json]]:
             "unconfirmed": one.unconfirmed,
             "cap": one.cap,
             "origin": one.origin,
+            "per": one.per,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from functools import cache
 from typing import Literal
 
 from corpusgen.assemble import RunFacts
-from corpusgen.budget.ledger import Cap, Ledger
+from corpusgen.budget.ledger import Cap, Ledger, unit_name
 from corpusgen.corpus import Corpus
 from corpusgen.elsewhere import Elsewhere
 from corpusgen.errors import PolicyRefused, UsageError
@@ -26,6 +27,10 @@ from corpusgen.store.answers import Card, store_card
 from corpusgen.store.shared_cache import SharedCache, open_shared_cache
 from corpusgen.teachers.labels import check_first_tokens
 from corpusgen.teachers.teacher import Teacher, TeacherCard
+
+BEAT_S = 1.0
+"""How often the time that passed is booked; sooner when a cap on it is nearly used up."""
+SHORTEST_BEAT_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,8 @@ async def open_run(
     rate_on = cache(lambda day: price_of(task, day))
     rate = rate_on(corpus.clock().date())
     binding = caps_of(task, caps or {})
-    if not rate.free and not any(cap.unit == "microusd" for cap in binding):
+    lasting = ("corpus", f"teacher:{task.teacher.name}", f"user:{corpus.actor}")
+    if not rate.free and not any(cap.unit == "microusd" for cap in binding) and not _money_capped(corpus, lasting):
         raise task.located.error(f"{task.teacher.name} costs money; set a cap, such as budget: {{usd: 5}}", "budget")
     # What a free teacher says costs only time, and its processor time is to be measured where it is asked.
     shared = None if rate.free else open_shared_cache(os.environ)
@@ -63,7 +69,7 @@ async def open_run(
     try:
         decision = judge(task, teacher.card, corpus.clock().date())
         run_id, facts = await _run_row(task, corpus, decision)
-        scopes = (f"run:{run_id}", "corpus", f"teacher:{task.teacher.name}", f"user:{corpus.actor}")
+        scopes = (f"run:{run_id}", *lasting)
         ledger = Ledger(corpus.journal)
         await ledger.recover()
         await ledger.replace_caps(scopes[0], (replace(cap, scope=scopes[0]) for cap in binding))
@@ -79,16 +85,56 @@ async def open_run(
             facts=await _with_first_tokens(task, corpus, teacher, facts),
             scopes=scopes,
             timeout_s=task.teacher.timeout_s,
+            compute_us=round(task.teacher.timeout_s * 1_000_000) if teacher.card.route == "self_hosted" else 0,
             in_flight=task.teacher.in_flight or teacher.card.in_flight,
             on_failure=on_failure,
             elsewhere=_elsewhere(task, corpus, teacher, decision, shared),
             rate_on=rate_on,
         )
-        yield Run(task=task, corpus=corpus, run_id=run_id, decision=decision, asker=asker)
+        async with _time_booked(ledger, corpus, run_id, scopes):
+            yield Run(task=task, corpus=corpus, run_id=run_id, decision=decision, asker=asker)
     finally:
         await teacher.aclose()
         if shared is not None:
             await shared.aclose()
+
+
+def _money_capped(corpus: Corpus, scopes: tuple[str, ...]) -> bool:
+    """Whether somebody has set a cap in dollars that binds every run of these."""
+    rows = corpus.journal.query("select scope from caps where unit = 'microusd'")
+    return any(row[0] in scopes for row in rows)
+
+
+@asynccontextmanager
+async def _time_booked(ledger: Ledger, corpus: Corpus, run_id: str, scopes: tuple[str, ...]) -> AsyncIterator[None]:
+    """While it is open, the time that passes is booked on the run."""
+    booking = asyncio.create_task(_book_time(ledger, corpus, run_id, scopes))
+    try:
+        yield
+    finally:
+        booking.cancel()
+        await asyncio.wait([booking])
+        if not booking.cancelled():
+            booking.result()  # what ended it early
+
+
+async def _book_time(ledger: Ledger, corpus: Corpus, run_id: str, scopes: tuple[str, ...]) -> None:
+    now = asyncio.get_running_loop().time
+    booked_until, span, left = now(), None, None
+
+    async def book() -> None:
+        nonlocal booked_until, span, left
+        passed, booked_until = round((now() - booked_until) * 1_000_000), now()
+        span, left = await corpus.journal.run(
+            lambda transaction: ledger.time_passed(transaction, run_id, scopes, passed, span)
+        )
+
+    try:
+        while True:
+            await book()
+            await asyncio.sleep(BEAT_S if left is None else min(BEAT_S, max(left / 1_000_000, SHORTEST_BEAT_S)))
+    finally:
+        await book()
 
 
 def _elsewhere(
@@ -195,15 +241,17 @@ def card_of(card: TeacherCard, decision: Decision) -> Card:
 
 def caps_of(task: Task, given: Mapping[Unit, int]) -> list[Cap]:
     """The caps that bind a run: those given, else those of the spec."""
-    fields: dict[Unit, str] = {"microusd": "usd", "tokens": "tokens", "requests": "requests"}
     of_spec = {
         unit: Cap(
-            scope="", unit=unit, cap=cap, origin=f"{task.located.where('budget', fields[unit])}: budget.{fields[unit]}"
+            scope="",
+            unit=unit,
+            cap=cap,
+            origin=f"{task.located.where('budget', unit_name(unit))}: budget.{unit_name(unit)}",
         )
         for unit, cap in task.spec.budget.caps().items()
     }
     of_caller = {
-        unit: Cap(scope="", unit=unit, cap=cap, origin=f"--budget {fields[unit]}") for unit, cap in given.items()
+        unit: Cap(scope="", unit=unit, cap=cap, origin=f"--budget {unit_name(unit)}") for unit, cap in given.items()
     }
     return list({**of_spec, **of_caller}.values())
 

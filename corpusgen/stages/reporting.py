@@ -66,10 +66,9 @@ def summary(outcome: Outcome) -> dict[str, Json]:
         "unconfirmed_microusd": spent["microusd"].unconfirmed,
         "tokens": spent["tokens"].settled,
         "drops": dict(run.asker.counts.drops),
+        "student": str(outcome.trained.folder) if outcome.trained else None,
     }
-    if outcome.evaluated is None:
-        return known
-    return known | quality(outcome.evaluated) | {"student": str(outcome.trained.folder) if outcome.trained else None}
+    return known | (quality(outcome.evaluated) if outcome.evaluated else {})
 
 
 def quality(evaluated: Evaluated) -> dict[str, Json]:
@@ -216,7 +215,7 @@ def _break_even(outcome: Outcome, teacher_ms: float, student_ms: float) -> float
 
 
 def _curve(outcome: Outcome) -> facts.LearningCurve | None:
-    if outcome.evaluated is None or outcome.asked is None:
+    if outcome.evaluated is None or outcome.asked is None or not outcome.evaluated.curve:
         return None
     points = tuple(
         facts.CurvePoint(
@@ -354,9 +353,7 @@ def _plan(outcome: Outcome) -> tuple[facts.PlanLine, ...]:
         (run.run_id, sent),
     )[0]
     lines = [
-        facts.PlanLine(
-            name="requests", unit="count", low=plan.to_send, likely=plan.to_send, high=plan.to_send, actual=sent
-        ),
+        _line("requests", "count", plan.requests.figures, sent),
         _line("tokens", "count", plan.tokens.figures, tokens[0]),
     ]
     if not run.asker.rate.free:
@@ -506,6 +503,8 @@ def _limitations(outcome: Outcome) -> tuple[str, ...]:
     said = ["Names and addresses in texts are not looked for.", "Terms are a reading by engineers, not legal advice."]
     if outcome.texts:
         said.insert(0, "Nobody has judged how good the texts are; read the samples.")
+    if outcome.trained and not outcome.evaluated:
+        said.insert(0, "The spec names no gold file, so nobody knows how good the student is; add seeds.gold.")
     if outcome.evaluated:
         said.insert(0, "Gold items come from the same source as the pool; other text was not tried.")
         said.append("Processor time is this machine's; ratios carry over better than milliseconds.")

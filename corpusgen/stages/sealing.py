@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ def _seal(corpus: Corpus, task: Task, selection: Selection, decision: Decision) 
     if surveyed.problems:
         shown = "\n".join(map(str, surveyed.problems[:10]))
         raise SealRefused(f"{selection.label} cannot be sealed, provenance is incomplete:\n{shown}")
+    of_the_same_rights(selection.label, surveyed.counts, decision)
     sealed = _manifest(corpus, selection, surveyed, decision)
     facts = card_facts(corpus, task, selection, surveyed, decision)
     write_file(selection.folder / "README.md", card(facts).encode())
@@ -93,6 +94,25 @@ def _seal(corpus: Corpus, task: Task, selection: Selection, decision: Decision) 
         manifest=sealed,
         manifest_sha256=manifest_digest(sealed),
     )
+
+
+def of_the_same_rights(label: str, counts: Mapping[str, Mapping[str, int]], decision: Decision) -> None:
+    """Raise SealRefused unless every record has the teacher, terms and licence that the decision is about.
+
+    A decision is made about a spec, and records are not always made by the spec somebody names.
+    """
+    judged = {
+        "teacher": decision.teacher.name,
+        "terms": decision.terms_set_id,
+        "licence": decision.licence_expression,
+    }
+    for what, allowed in judged.items():
+        others = sorted(counts[what].keys() - {allowed})
+        if others:
+            raise SealRefused(
+                f"{label}: the spec stands for {what} {allowed!r}, but {counts[what][others[0]]} records have"
+                f" {others[0]!r}; name the spec they were made with, or select one run with --run"
+            )
 
 
 def sealed_dataset(corpus: Corpus, dataset: str) -> Sealed:
@@ -180,7 +200,6 @@ def card_facts(corpus: Corpus, task: Task, selection: Selection, surveyed: Surve
             for duty in decision.duties
         ),
         description=spec.description,
-        languages=("en",) if spec.kind == "label" else (),
         task_categories=("text-classification",) if spec.kind == "label" else ("text-generation",),
         spend=_card_spend(corpus, selection),
         labels={"train": _labels(selection)} if spec.kind == "label" else {},

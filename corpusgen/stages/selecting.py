@@ -69,17 +69,26 @@ class _Funnel:
     calibration: Calibration | None
     wanted: Callable[[str], bool]
     counts: Counter[str] = field(default_factory=Counter)
+    label_names: tuple[str, ...] | None = None
 
     def kept(self, records: Iterable[Record]) -> Iterator[Record]:
         for record in records:
             if not self.wanted(record.record_id):
                 continue
             self.counts["read"] += 1
+            self._check_labels(record)
             chosen = with_calibration(record, self.calibration)
             reason = self._refusal(chosen)
             self.counts[reason or "kept"] += 1
             if reason is None:
                 yield replace(chosen, verdicts=(*chosen.verdicts, self._verdict(chosen)))
+
+    def _check_labels(self, record: Record) -> None:
+        if self.counts["read"] == 1:
+            self.label_names = record.label_names
+        if record.label_names != self.label_names:
+            both = " and ".join(", ".join(names or ("none",)) for names in (self.label_names, record.label_names))
+            raise UsageError(f"records of {record.task!r} have different labels ({both}); choose one run with --run")
 
     def _refusal(self, record: Record) -> str | None:
         if record.truncated and record.kind != "label" and not self.filters.keep_truncated:
@@ -148,10 +157,12 @@ def with_calibration(record: Record, calibration: Calibration | None) -> Record:
     """The record with its calibrated label and log-probabilities, where it has a label."""
     if record.kind != "label" or record.label_names is None:
         return record
-    if record.label_logprobs is None or calibration is None:
+    if record.label_logprobs is None:
         return replace(record, calibrated_label=record.label)
     import numpy as np
 
+    # Without a choice made on validation, probabilities are those of the raw values.
+    calibration = calibration or Calibration(kind="raw", vector=(0.0,) * len(record.label_names))
     raw = np.array([[math.nan if value is None else value for value in record.label_logprobs]])
     calibrated = calibration.apply(raw)[0]
     if np.isnan(calibrated).all():

@@ -24,13 +24,16 @@ from corpusgen.records import Json, digest
 from corpusgen.stages.asking import unique_pool
 from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.opening import judge, refusal
-from corpusgen.stages.sealing import Sealed, sealed_dataset
+from corpusgen.stages.sealing import Sealed, of_the_same_rights, sealed_dataset
 from corpusgen.stages.task import Task
 from corpusgen.store.durable import write_file
 from corpusgen.store.shards import read_columns
 from corpusgen.teachers.registry import open_teacher
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+
+FEWEST_TO_COMPARE = 12
+"""Items from which ways of fitting are compared on held-out ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,7 @@ def train(corpus: Corpus, task: Task, sealed: Sealed, decision: Decision, space:
     """
     if decision.outcome != "allow":
         raise refusal(task, decision)
+    of_the_same_rights(sealed.label, sealed.manifest["counts"], decision)
     settings = task.spec.student
     student_id = digest([sealed.manifest_sha256, settings.model_dump(), _space_digest(space)])[:16]
     folder = corpus.folder / "students" / student_id
@@ -101,7 +105,10 @@ def _target(names: Sequence[str], label: str, logprobs: Sequence[float] | None) 
 
 
 def _choose(space: TextSpace, texts: Sequence[str], targets: Floats, loss: LossKind, seed: int) -> Selection:
-    return choose_settings(space, texts, targets, ways_to_fit(loss), seed=seed)
+    ways = ways_to_fit(loss)
+    if len(texts) < FEWEST_TO_COMPARE:  # too few to hold any out: the first way, untried
+        return Selection(chosen=ways[0], trials=(), folds=0, items=len(texts))
+    return choose_settings(space, texts, targets, ways, seed=seed)
 
 
 def _space_digest(space: TextSpace) -> str:

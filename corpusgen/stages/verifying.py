@@ -69,9 +69,18 @@ def _balances(corpus: Corpus) -> Iterator[Finding]:
             for at, unit in enumerate(UNITS):
                 total = totals.setdefault((scope, unit), [0, 0, 0])
                 reserved, used = figures[2 * at : 2 * at + 2]
-                total[0] += used if state in ("settled", "overrun") else 0
+                total[0] += used  # a refused call costs nothing, but counts as a request
                 total[1] += reserved if state == "promised" else 0
                 total[2] += reserved if state == "unknown" else 0
+    for scopes, *left in corpus.journal.query(
+        f"select scopes, {', '.join(UNITS)} from leases where ended_us is null"  # noqa: S608 - own text
+    ):
+        for scope in scopes.split("\n"):
+            for unit, amount in zip(UNITS, left, strict=True):
+                totals.setdefault((scope, unit), [0, 0, 0])[1] += amount
+    for scopes, wall_us in corpus.journal.query("select scopes, wall_us from spans"):
+        for scope in scopes.split("\n"):
+            totals.setdefault((scope, "wall_us"), [0, 0, 0])[0] += wall_us
     booked = corpus.journal.query("select scope, unit, settled, promised, unconfirmed from balances")
     found = {(scope, unit): list(figures) for scope, unit, *figures in booked}
     for name in sorted(totals.keys() | found.keys()):

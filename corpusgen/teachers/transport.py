@@ -109,26 +109,31 @@ class Transport:
 
     async def post(self, path: str, body: bytes, *, timeout_s: float) -> Reply:
         """The reply to one POST. Raises a TeacherError for everything that is not a whole HTTP 200."""
+        heard: list[str | None] = []
         try:
-            return await self._post(path, body, timeout_s)
+            return await self._post(path, body, timeout_s, heard)
         except (aiohttp.ClientError, OSError) as error:
             failure = self._mapped(error, timeout_s)
+        except TeacherError as error:
+            error.request_id = heard[0] if heard else None
+            raise
+        failure.request_id = heard[0] if heard else None
         # Raised out here because aiohttp's errors carry the request's headers, and with them the key.
         raise failure
 
-    async def _post(self, path: str, body: bytes, timeout_s: float) -> Reply:
+    async def _post(self, path: str, body: bytes, timeout_s: float, heard: list[str | None]) -> Reply:
         sent = self.clock()
         # Well before the whole time is over, so that a connection nobody takes is known as a call that was not sent.
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(_CONNECT_S, timeout_s / 2))
         url = self.base_url + path
         async with self._open().post(url, data=body, timeout=timeout, allow_redirects=False) as response:
+            name = _request_id(response)
+            heard.append(None if name is None else self._masked(name))
             raw = await _limited(response, self.max_body if response.status == 200 else _MAX_ERROR_BODY)
             if response.status != 200:
                 raise self._failure(response, raw)
         received = self.clock()
-        return Reply(
-            body=self._without_key(raw), request_id=_request_id(response), sent_time=sent, received_time=received
-        )
+        return Reply(body=self._without_key(raw), request_id=heard[0], sent_time=sent, received_time=received)
 
     def _mapped(self, error: Exception, timeout_s: float) -> TeacherError:
         # The order matters: TimeoutError is an OSError, and a connection's time-out is both a TimeoutError and unsent.

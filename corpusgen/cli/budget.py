@@ -1,0 +1,74 @@
+"""``corpusgen budget show`` and ``corpusgen budget set``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from corpusgen.cli.look import balance_line
+from corpusgen.cli.options import corpus_option, emit, existing, json_option, opened, parse_caps
+
+if TYPE_CHECKING:
+    from corpusgen.spec import Per
+
+
+@click.group()
+def budget() -> None:
+    """Caps on a corpus, a teacher, a user or a run, and what has been used of them.
+
+    Caps live in the corpus, in its journal: another corpus has caps of its own, and every process that works on this
+    one is held to these.
+    """
+
+
+@budget.command()
+@corpus_option
+@json_option
+def show(corpus_folder: Path, as_json: bool) -> None:
+    """Every scope with what is settled, promised and unconfirmed, and its caps."""
+    with existing(corpus_folder) as corpus:
+        from corpusgen.stages.looking import budget_status
+
+        found = budget_status(corpus)
+    if as_json:
+        emit(found)
+        return
+    click.echo(f"caps live in the corpus: {found['caps_live_in']}")
+    for one in found["balances"]:
+        click.echo(balance_line(one))
+
+
+@budget.command(name="set")
+@click.argument("scope")
+@click.argument("caps", metavar="UNIT=VALUE[,UNIT=VALUE]")
+@click.option(
+    "--per",
+    type=click.Choice(["total", "day", "month"]),
+    default="total",
+    show_default=True,
+    help="What the caps hold for; days and months are those of UTC.",
+)
+@corpus_option
+@json_option
+def set_(scope: str, caps: str, per: Per, corpus_folder: Path, as_json: bool) -> None:
+    """Set caps: SCOPE is corpus, teacher:NAME, user:NAME or run:ID; units are usd, tokens, requests, compute_s, wall_s.
+
+    UNIT=none takes a cap away. A cap below what is used already is allowed: nothing more is sent then.
+    """
+    wanted = parse_caps(caps, "caps", none=True)
+    with opened(corpus_folder) as corpus:
+        from corpusgen.stages.budgeting import set_budget
+        from corpusgen.stages.looking import budget_status
+
+        done = set_budget(corpus, scope, wanted, per=per)
+        found = budget_status(corpus)
+    bound = [one for one in found["balances"] if one["scope"].partition("@")[0] == scope or one["scope"] == scope]
+    for warning in done.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if as_json:
+        emit(found | {"balances": bound, "warnings": list(done.warnings)})
+        return
+    for one in bound:
+        click.echo(balance_line(one))

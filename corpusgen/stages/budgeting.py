@@ -1,0 +1,63 @@
+"""Caps that a person sets on a corpus, a teacher, a user or a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from corpusgen.budget.ledger import Cap, balances, in_period, period_of, remove_caps, set_caps, shown, unit_name
+from corpusgen.corpus import Corpus, microseconds
+from corpusgen.errors import UsageError
+from corpusgen.journal import Transaction
+from corpusgen.spec import Per, Unit
+
+KINDS = ("corpus", "teacher:NAME", "user:NAME", "run:ID")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapsSet:
+    """What was set, and what its setter should know."""
+
+    scope: str
+    per: Per
+    warnings: tuple[str, ...]
+
+
+def set_budget(corpus: Corpus, scope: str, caps: Mapping[Unit, int | None], *, per: Per = "total") -> CapsSet:
+    """Put caps in force for a scope; None takes one away. Raises UsageError for a scope that cannot be."""
+    _check_scope(corpus, scope)
+    origin = f"budget set by {corpus.actor}"
+    wanted = [
+        Cap(scope=scope, unit=unit, cap=cap, origin=origin, per=per) for unit, cap in caps.items() if cap is not None
+    ]
+
+    def operation(transaction: Transaction) -> None:
+        remove_caps(transaction, scope, caps, per)
+        set_caps(transaction, wanted)
+
+    corpus.journal.run_now(operation)
+    return CapsSet(scope=scope, per=per, warnings=tuple(_warnings(corpus, scope, wanted, per)))
+
+
+def _check_scope(corpus: Corpus, scope: str) -> None:
+    kind, _, name = scope.partition(":")
+    fits = scope == "corpus" if kind == "corpus" else kind in ("teacher", "user", "run") and bool(name)
+    if not fits or not scope.isprintable() or period_of(scope)[1] != "total":
+        raise UsageError(f"SCOPE: {scope!r} is not one of {', '.join(KINDS)}")
+    if kind == "run" and not corpus.journal.query("select 1 from runs where run_id = ?", (name,)):
+        known = ", ".join(f"run:{row[0]}" for row in corpus.journal.query("select run_id from runs order by run_id"))
+        raise UsageError(f"SCOPE: no run {name!r} in {corpus.folder}; there are: {known or 'none'}")
+
+
+def _warnings(corpus: Corpus, scope: str, caps: list[Cap], per: Per) -> list[str]:
+    name = in_period(scope, per, microseconds(corpus.clock()))
+    used = {at.unit: at.settled + at.unconfirmed for at in balances(corpus.journal, [name])}
+    found = [
+        f"{unit_name(cap.unit)}: {shown(used.get(cap.unit, 0), cap.unit)} are used already, the cap is now"
+        f" {shown(cap.cap, cap.unit)}; nothing more will be sent for {scope}"
+        for cap in caps
+        if used.get(cap.unit, 0) >= cap.cap
+    ]
+    if caps and per == "total" and scope.startswith("run:"):
+        found.append("this run's next start puts the caps of its spec or of --budget back in force")
+    return found
