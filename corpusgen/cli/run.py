@@ -55,6 +55,7 @@ def plan(spec: Path, corpus_folder: Path, budget: str | None, as_json: bool) -> 
 def _told(made: Plan) -> str:
     figures = made.to_json()
     tokens, dollars, wall = figures["tokens"], figures["microusd"], figures["wall_s"]
+    most = figures["requests_range"]["high"]
     seconds = f"{wall['low']} to {wall['high']} s, likely {wall['likely']} s" if wall else None
     lines = [
         (
@@ -62,6 +63,7 @@ def _told(made: Plan) -> str:
             f"{made.teacher}: {made.decision.outcome} under {', '.join(made.decision.terms_ids) or 'no terms'}",
         ),
         ("requests", f"{made.to_send:,} to send; {figures['known']:,} of {figures['requests']:,} are answered already"),
+        *([("", f"up to {most:,} with questions asked again")] if most > made.to_send else []),
         ("tokens", f"{tokens['low']:,} to {tokens['high']:,}, likely {tokens['likely']:,}"),
         ("money", f"{money(dollars['low'])} to {money(dollars['high'])}, likely {money(dollars['likely'])}"),
         ("time", seconds or "not known before this teacher's first answers"),

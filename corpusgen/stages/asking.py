@@ -138,8 +138,15 @@ async def ask_items(run: Run, items: Sequence[Item], first_ordinal: int) -> list
     found: dict[str, Record] = {}
     async with answers(run.asker, ordered) as records:
         async for record in records:
-            found[record.record_id] = replace(record, topk_bytes=None, topk_ids=None, topk_logprobs=None, topk_len=None)
+            found[record.record_id] = _without_runners_up(record)
     return [found[prompt.record_id] for prompt in ordered if prompt.record_id in found]
+
+
+def _without_runners_up(record: Record) -> Record:
+    """The record without what is large and only the shards need."""
+    if record.topk_bytes is None:
+        return record
+    return replace(record, topk_bytes=None, topk_ids=None, topk_logprobs=None, topk_len=None)
 
 
 def _prompts(run: Run, items: Sequence[Item], first_ordinal: int) -> Iterable[Prompt]:

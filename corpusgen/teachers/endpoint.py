@@ -50,7 +50,8 @@ class Endpoint:
     def read(self, request: Request, reply: Reply) -> Completion:
         """The answer in a reply."""
         read = read_completion(reply.body, api=request.api, request_id=reply.request_id)
-        return replace(read, usage=self._believed(request, read))
+        usage = self._believed(request, read)
+        return read if usage is read.usage else replace(read, usage=usage)
 
     def _believed(self, request: Request, read: Completion) -> Usage:
         """Token counts, at their worst where the server claims that reading the question or writing text took none."""
