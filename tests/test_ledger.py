@@ -358,7 +358,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(scope=st.sampled_from(SCOPES))
     def drop_caps(self, scope: str) -> None:
-        self.loop.run_until_complete(self.ledger.drop_caps(scope, keep=()))
+        self.loop.run_until_complete(self.ledger.replace_caps(scope, ()))
         for unit in UNITS:
             self.model.accounts[scope, unit].cap = None
 
@@ -396,7 +396,7 @@ class CheckThenSpend(Ledger):
         await asyncio.sleep(0)
         caps = [Cap(scope=at.scope, unit=at.unit, cap=at.cap, origin="") for at in rows.values() if at.cap is not None]
         for at in caps:
-            await self.drop_caps(at.scope, keep=())
+            await self.replace_caps(at.scope, ())
         reservation = await super().reserve(intent)
         await self.set_caps(caps)
         return reservation

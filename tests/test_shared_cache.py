@@ -152,7 +152,11 @@ async def test_keeping_returns_while_the_disk_is_stuck(tmp_path: Path) -> None:
 async def test_after_closing_nothing_is_kept_and_nothing_fails(tmp_path: Path) -> None:
     cache = SharedCache.open(tmp_path / FOLDER)
     await cache.aclose()
-    cache.keep(entry("a").answer, CARD)
+    one = entry("a")
+    cache.keep(one.answer, CARD)
+    again = SharedCache.open(tmp_path / FOLDER)
+    assert not await again.get_many([one.answer.request_key])
+    await again.aclose()
 
 
 async def test_a_forgotten_entry_is_gone_from_the_disk(tmp_path: Path) -> None:

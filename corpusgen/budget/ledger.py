@@ -334,11 +334,6 @@ class Ledger:
 
         await self._journal.run(operation)
 
-    async def drop_caps(self, scope: str, keep: Iterable[Unit]) -> None:
-        """Remove the caps of a scope as a whole, but for the units in ``keep``."""
-        gone = [unit for unit in CAPPED if unit not in set(keep)]
-        await self._journal.run(lambda transaction: remove_caps(transaction, scope, gone))
-
     def time_passed(
         self, transaction: Transaction, run_id: str, scopes: tuple[str, ...], passed_us: int, span: int | None
     ) -> tuple[int, int | None]:

@@ -61,11 +61,6 @@ class PromptFile:
     blocks: tuple[_Block, ...]
 
     @property
-    def uses_examples(self) -> bool:
-        """True when a block has a place for worked examples."""
-        return any(EXAMPLES in variables(block.text) for block in self.blocks)
-
-    @property
     def uses_answers(self) -> bool:
         """True when a worked example shows its answer."""
         return not ANSWERS.isdisjoint(variables(self.example or ""))

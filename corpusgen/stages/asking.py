@@ -26,8 +26,6 @@ if TYPE_CHECKING:  # a run that is answered already, or writes free text, needs 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
 
-FIRST_ORDINAL = 0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
@@ -241,7 +239,7 @@ async def ask_validation(run: Run, watch: Watch = no_watch) -> list[Labelled]:
     """What the teacher says of the validation items."""
     items = list(run.task.prompter.items("validation"))
     watch("validation", len(items))
-    return await ask_labels(run, items, FIRST_ORDINAL)
+    return await ask_labels(run, items, 0)
 
 
 def _choose(run: Run, validation: Sequence[Labelled], sample: Sequence[Labelled]) -> CalibrationChoice | None:
