@@ -11,6 +11,7 @@ import asyncio
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -281,7 +282,7 @@ class Journal:
             self._opened.append(connection)
         connection.set_busy_timeout(BUSY_MS)
         for pragma in _PRAGMAS:
-            connection.execute(f"pragma {pragma}")
+            _set(connection, pragma)
         return connection
 
     def _put(self, job: _Job[Any]) -> None:
@@ -393,6 +394,16 @@ def _deliver(batch: list[_Job[Any]]) -> None:
 def _deliver_here(jobs: list[_Job[Any]]) -> None:
     for job in jobs:
         job.deliver()
+
+
+def _set(connection: apsw.Connection, pragma: str) -> None:
+    # Many processes that make one corpus at once meet at the switch to WAL, where SQLite does not wait by itself.
+    for _ in range(200):
+        with suppress(apsw.BusyError):
+            connection.execute(f"pragma {pragma}")
+            return
+        time.sleep(0.05)
+    connection.execute(f"pragma {pragma}")
 
 
 def _migrate(connection: apsw.Connection, path: Path, now_us: int) -> None:
