@@ -54,7 +54,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Ran]
 
 
 def test_init_asks_what_the_student_is_for_and_the_task_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = "Sort: letters\nquestion, praise {x}\nhosted\nunknown\ny\n"
+    answers = "Sort: letters\nquestion, praise {x}\nhosted\nunknown\ny\nLicenseRef-Own\n"
     monkeypatch.setattr(sys, "stdin", io.StringIO(answers))
     ran = corpusgen("init", tmp_path / "2026", "--json")
     assert ran.code == 0, ran.stderr
@@ -64,10 +64,16 @@ def test_init_asks_what_the_student_is_for_and_the_task_loads(tmp_path: Path, mo
     assert "student_distribution: hosted" in written
     assert 'student_competes: "unknown"' in written
     assert "commercial: true" in written
+    assert 'licence: "LicenseRef-Own"' in written
     assert corpusgen("plan", tmp_path / "2026" / "task.yaml").code == 0
 
 
-INIT = ("--description", "x", "--distribution", "internal", "--competes", "no", "--not-commercial")
+def test_init_calls_no_foreign_teacher_free(tmp_path: Path) -> None:
+    assert corpusgen("init", tmp_path, "--labels", "a,b", *INIT, "--teacher", "endpoint/m").code == 0
+    assert "\n    free: true" not in (tmp_path / "task.yaml").read_text()
+
+
+INIT = ("--description", "x", "--distribution", "internal", "--competes", "no", "--not-commercial", "--licence", "CC0-1.0")
 
 
 def test_init_overwrites_nothing(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ intended_use:
 sources:
   - id: my-texts
     title: My own texts
-    licence: CC0-1.0          # the licence your texts are under, as SPDX spells it
+    licence: {licence}
 
 seeds:
   train: {{path: seeds.jsonl, source: my-texts}}
@@ -42,13 +42,22 @@ examples: {{path: examples.jsonl, source: my-texts, gold: label}}
 
 teachers:
   - name: {teacher}
-    parameters: {{max_tokens: 1, temperature: 0, top_logprobs: 100}}
-    free: true
+{asked}
 
 budget: {{tokens: 1000000}}
 
 asking: {{limit: 1000, order: margin, first_round: 200, round: 200}}
 """
+
+LOCAL = """\
+    parameters: {max_tokens: 1, temperature: 0, top_logprobs: 100}
+    free: true"""
+"""A model inside this machine costs no money, and shows as many runners-up as it is asked for."""
+
+REMOTE = """\
+    parameters: {max_tokens: 1, temperature: 0, top_logprobs: 20}
+    # base_url: https://host.example/v1   # of an endpoint teacher
+    # free: true                          # if it costs no money; without it a price is looked up, or write price:"""
 
 PROMPT = """\
 ---
@@ -105,6 +114,11 @@ class _Question(click.Option):
 @click.option(
     "--commercial/--not-commercial", cls=_Question, prompt="Is it used to earn money", default=None, type=bool
 )
+@click.option(
+    "--licence",
+    cls=_Question,
+    prompt="Licence of your texts, as SPDX spells it (such as CC-BY-4.0; LicenseRef-Own if all rights are yours)",
+)
 @click.option("--teacher", default="embedded/smollm2-135m", show_default=True)
 @json_option
 def init(
@@ -114,6 +128,7 @@ def init(
     distribution: str,
     competes: str,
     commercial: bool,
+    licence: str,
     teacher: str,
     as_json: bool,
 ) -> None:
@@ -129,7 +144,9 @@ def init(
         "distribution": distribution,
         "competes": competes,
         "commercial": str(commercial).lower(),
+        "licence": _quoted(licence),
         "teacher": _quoted(teacher),
+        "asked": LOCAL if teacher.startswith("embedded/") else REMOTE,
     }
     texts = {
         "task.yaml": SPEC.format(**fields),
