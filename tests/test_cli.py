@@ -73,7 +73,17 @@ def test_init_calls_no_foreign_teacher_free(tmp_path: Path) -> None:
     assert "\n    free: true" not in (tmp_path / "task.yaml").read_text()
 
 
-INIT = ("--description", "x", "--distribution", "internal", "--competes", "no", "--not-commercial", "--licence", "CC0-1.0")
+INIT = (
+    "--description",
+    "x",
+    "--distribution",
+    "internal",
+    "--competes",
+    "no",
+    "--not-commercial",
+    "--licence",
+    "CC0-1.0",
+)
 
 
 def test_init_overwrites_nothing(tmp_path: Path) -> None:
