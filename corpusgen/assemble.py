@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from corpusgen.corpus import moment
-from corpusgen.records import Completion, Json, Kind, Message, Record, Reply, Request, TokenLogprobs, canonical_json
+from corpusgen.records import (
+    Completion,
+    Json,
+    Kind,
+    Message,
+    Record,
+    Reply,
+    Request,
+    TokenLogprobs,
+    Verdict,
+    canonical_json,
+)
 from corpusgen.store.answers import Answer, Card, Kept, RecordRow, Stored
 from corpusgen.teachers.labels import LabelReading, read_label
+from corpusgen.teachers.structured import fault_of
 from corpusgen.teachers.teacher import Teacher
 
 
@@ -27,6 +40,8 @@ class RunFacts:
     licence_expression: str
     label_names: tuple[str, ...] | None
     first_tokens: tuple[bytes, ...] | None
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """What ``licence_expression`` is for answers of teachers named here, where there are several."""
 
     def to_json(self) -> str:
         """The facts as the run's row keeps them."""
@@ -89,7 +104,7 @@ def record_of(
     """The record of an answer."""
     key = row.request_key.hex()
     cost = answer.cost_microusd + row.item.get("first_cost_microusd", 0)
-    return Record(
+    return _made(
         record_id=row.record_id,
         task=facts.task,
         dataset_split=row.split,
@@ -97,7 +112,7 @@ def record_of(
         sample_index=row.item["sample_index"],
         parent_ids=(),
         input=row.item["input"],
-        messages=request.messages,
+        messages=request.messages[: row.item.get("turns")],
         response=completion.text,
         reasoning=completion.reasoning,
         trace_kind=completion.trace_kind,
@@ -122,10 +137,10 @@ def record_of(
         route=card.route,
         host=card.host,
         request_key=key,
-        request_keys=(key,) if row.first_key == row.request_key else (row.first_key.hex(), key),
+        request_keys=_keys(row, key),
         provider_request_id=answer.provider_request_id,
         terms_set_id=card.terms_set_id,
-        licence_expression=facts.licence_expression,
+        licence_expression=facts.licences.get(card.teacher, facts.licence_expression),
         outputs_train=card.outputs_train,
         source_ids=tuple(row.item["source_ids"]),
         prompt_digest=facts.prompt_digest,
@@ -136,10 +151,36 @@ def record_of(
         received_time=moment(answer.received_us),
         latency_ms=(answer.received_us - answer.sent_us) / 1000,
         pii_kinds=None,
-        verdicts=(),
+        verdicts=() if request.schema is None else (_held_to_schema(request, completion),),
+        structured=completion.structured,
+        teacher_role=row.item.get("role", "primary"),
     )
 
 
+def _keys(row: RecordRow, key: str) -> tuple[str, ...]:
+    """Every request that was paid for on the way to a record, in the order of asking."""
+    return (key,) if row.first_key == row.request_key else (row.first_key.hex(), *row.item.get("between", ()), key)
+
+
+def _held_to_schema(request: Request, completion: Completion) -> Verdict:
+    fault = fault_of(request, completion)
+    return Verdict(check="schema", kept=fault is None, reason=fault)
+
+
+if TYPE_CHECKING:
+    _made = Record
+else:
+
+    def _made(**fields):
+        """A record of these fields. A frozen dataclass sets them one by one, which took half of a record's time."""
+        record = object.__new__(Record)
+        record.__dict__.update(_DEFAULTS | fields)
+        return record
+
+
+_DEFAULTS: Mapping[str, Any] = {
+    field.name: field.default for field in dataclasses.fields(Record) if field.default is not dataclasses.MISSING
+}
 _TOKENS = ("token_bytes", "token_ids", "token_logprobs", "topk_bytes", "topk_ids", "topk_logprobs", "topk_len")
 _NO_TOKENS: Mapping[str, Any] = dict.fromkeys((*_TOKENS, "logprob_kind", "tokenizer"))
 

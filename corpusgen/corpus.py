@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from corpusgen.errors import CorpusUnwritable
-from corpusgen.journal import Journal
+from corpusgen.errors import CorpusDamaged, CorpusUnwritable
+from corpusgen.journal import Journal, is_of_storage, storage_errors
+from corpusgen.reading import may_write
 
 Clock = Callable[[], datetime]
 
@@ -49,9 +50,15 @@ class Corpus:
 
     @classmethod
     def open(
-        cls, folder: Path, *, clock: Clock = utc_now, new_run_id: Callable[[], str] | None = None, actor: str = ""
+        cls,
+        folder: Path,
+        *,
+        clock: Clock = utc_now,
+        new_run_id: Callable[[], str] | None = None,
+        actor: str = "",
+        reading: bool = False,
     ) -> Corpus:
-        """The corpus in a folder, made if there is none.
+        """The corpus in a folder, made if there is none. With ``reading`` one that may not be written can be looked at.
 
         Raises CorpusTooNew, CorpusDamaged or CorpusUnwritable; ``clock`` and ``new_run_id`` are for repeatable runs.
         """
@@ -61,7 +68,12 @@ class Corpus:
             raise CorpusUnwritable(
                 f"{folder}: cannot be made ({error.strerror}); name another with --corpus"
             ) from error
-        journal = Journal(folder / "journal.sqlite", clock_us=lambda: microseconds(clock()))
+        path = folder / "journal.sqlite"
+        _refuse_beheaded(path)
+        _refuse_cut(path)
+        if not reading:
+            _refuse_unwritable(folder)
+        journal = Journal(path, clock_us=lambda: microseconds(clock()), reading=reading)
         return cls(
             folder=folder.resolve(),
             journal=journal,
@@ -85,6 +97,54 @@ class Corpus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if is_of_storage(error):  # met by somebody who reads row by row
+            with storage_errors(self.journal.path):
+                raise error
+
+
+_MADE_LATER = ("MANIFEST.json", "shards", "datasets", "students")
+"""What only a corpus with a journal has."""
+
+
+LEAST_PAGE = 512
+"""SQLite takes a file that is smaller for a new one."""
+
+
+def _refuse_cut(journal: Path) -> None:
+    """A journal whose end is missing where SQLite would not notice: it fills a last page up with noughts."""
+    wal = journal.with_name(f"{journal.name}-wal")
+    if not journal.is_file() or journal.stat().st_size < LEAST_PAGE or (wal.exists() and wal.stat().st_size):
+        return
+    with journal.open("rb") as file:
+        header = file.read(18)
+    page = int.from_bytes(header[16:18], "big")
+    size = journal.stat().st_size
+    if header.startswith(b"SQLite format 3\0") and size % (65_536 if page == 1 else page or 1):
+        raise CorpusDamaged(f"{journal}: is cut off after {size:,} bytes; restore it from a backup")
+
+
+def _refuse_beheaded(journal: Path) -> None:
+    """A new journal beside old records would have forgotten what they cost, and their caps."""
+    if journal.exists() and journal.stat().st_size >= LEAST_PAGE:
+        return
+    found = [name for name in _MADE_LATER if (journal.parent / name).exists()]
+    if found:
+        state = "is empty" if journal.exists() else "is gone"
+        raise CorpusDamaged(
+            f"{journal}: {state}, but {' and '.join(found)} are there; restore the journal from a backup, or name"
+            " another folder with --corpus"
+        )
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Before anything is spent: what is bought must find its place."""
+    shards = folder / "shards"
+    for place in (folder, folder / "journal.sqlite", shards, *shards.glob("*/")):
+        if place.exists() and not may_write(place):
+            raise CorpusUnwritable(
+                f"{place}: may not be written (a read-only disk, or no permission); nothing was sent; make it writable"
+                " or name another corpus with --corpus"
+            )
 
 
 def _user() -> str:

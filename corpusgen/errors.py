@@ -31,6 +31,7 @@ CorpusgenError                    exit 1
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,6 +158,8 @@ class TeacherError(CorpusgenError):
     billable = True
     request_id: str | None = None
     """The name the provider gave the request, where its answer got far enough to tell."""
+    headers: Mapping[str, str] | None = None
+    """What the answer's headers say of rate limits, where there was an answer."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, status: int | None = None) -> None:
         super().__init__(message)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import islice
@@ -20,22 +20,23 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_exponential_jitter
 
 from corpusgen.assemble import RunFacts, read_labels, record_of, record_of_kept, reply_of, request_of
-from corpusgen.budget.ledger import Amounts, Intent, Ledger, Reservation, claim_on
+from corpusgen.budget.amounts import Amounts
+from corpusgen.budget.ledger import Intent, Ledger, Reservation, claim_on
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.elsewhere import Elsewhere
 from corpusgen.errors import (
     CorpusgenError,
     Interrupted,
-    NotSent,
     RateLimited,
     RequestRefused,
     TeacherError,
     UsageOverrun,
 )
 from corpusgen.journal import Transaction
-from corpusgen.prompting.prompts import Prompt
-from corpusgen.records import Completion, Record, Reply, Request
+from corpusgen.prompting.prompts import Prompt, Requester
+from corpusgen.records import Completion, Record, Reply, Request, TeacherRole
+from corpusgen.standing import FAILURES_IN_A_ROW, Standing, hopeless
 from corpusgen.store.answers import (
     Answer,
     Card,
@@ -44,25 +45,23 @@ from corpusgen.store.answers import (
     find_answer,
     kept_records,
     known_answers,
+    runs_of_records,
     store_answer,
     store_record,
     stored_request,
 )
 from corpusgen.teachers.labels import LabelReading
 from corpusgen.teachers.pacing import Pacer
+from corpusgen.teachers.rates import Ticket
+from corpusgen.teachers.structured import repair_of
 from corpusgen.teachers.teacher import Teacher
 
 LOOK_AHEAD = 256
 WIDER = 10
 """How many times more runners-up are asked for when a label was not among them."""
-FATAL_STATUS = frozenset({401, 402, 403, 404})
-"""Refusals that no other prompt would escape: key, payment, permission, model; an empty account may come as a 429."""
-FAILURES_IN_A_ROW = 8
 MOST_TRIES = 50
 CLAIM_POLL_S = 0.07
 """How often who waits for another process's answer looks for it."""
-UNTOLD_PAUSE_S = 0.5
-"""How long everybody waits when a teacher says to slow down, but not for how long."""
 
 
 @dataclass(kw_only=True)
@@ -84,15 +83,12 @@ class Hold:
     ended: bool = False
     tasks: set[asyncio.Task[Any] | None] = field(default_factory=set)
 
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Inside, the end of the asking leaves this task alone."""
-        task = asyncio.current_task()
-        self.tasks.add(task)
-        try:
-            yield
-        finally:
-            self.tasks.discard(task)
+        self.tasks.add(asyncio.current_task())
+
+    def __exit__(self, *_: object) -> None:
+        self.tasks.discard(asyncio.current_task())
 
     def end(self, workers: Iterable[asyncio.Task[None]]) -> None:
         """Send nothing more: who waits for money, for a pause or for somebody else's answer goes home."""
@@ -141,8 +137,31 @@ class Asker:
     """Set it to end the run after the calls that are under way."""
     hold: Hold = field(default_factory=Hold)
     elsewhere: Elsewhere | None = None
+    wants_known: bool = True
+    """Whether the reader is handed the records of what is known already; if not, they are counted and not read."""
     rate_on: Callable[[date], Rate] | None = None
     """The rate of a day, for a run that goes on past midnight; without one ``rate`` holds."""
+    panel: tuple[Asker, ...] = ()
+    """Every teacher of the run, where there are several; all of them work on the same counts."""
+    after: tuple[int, ...] = ()
+    """Who of the panel is asked, one after the other, where this teacher would or could not answer."""
+    role: TeacherRole = "primary"
+    standing: Standing = field(default_factory=Standing)
+    request_for: Requester | None = None
+    """How this teacher is asked about an item that another was asked about first."""
+    at_once: asyncio.Semaphore | None = None
+    """Its calls under way, where several teachers share the workers."""
+
+    def seat(self, request: Request) -> Asker:
+        """Who of the panel a request is for."""
+        for one in self.panel:
+            if (one.teacher.card.identity, one.teacher.card.model) == (request.teacher, request.model):
+                return one
+        return self
+
+    def held_by(self, hold: Hold) -> Asker:
+        """The same in the hands of this hold, every teacher of it."""
+        return replace(self, hold=hold, panel=tuple(replace(one, hold=hold) for one in self.panel))
 
 
 @asynccontextmanager
@@ -154,7 +173,7 @@ async def answers(asker: Asker, prompts: Iterable[Prompt]) -> AsyncIterator[Asyn
     the answers of its neighbours. At most ``2 * in_flight`` prompts are ahead of the reader: one in each worker's hands
     and as many in the queue.
     """
-    stream = _Stream(asker=replace(asker, hold=Hold()), prompts=iter(prompts))
+    stream = _Stream(asker=asker.held_by(Hold()), prompts=iter(prompts))
     failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         stream.start(group)
@@ -230,28 +249,41 @@ class _Stream:
     async def _look_up(self) -> AsyncGenerator[tuple[Prompt, Kept | None]]:
         while chunk := list(islice(self.prompts, LOOK_AHEAD)):
             names = [prompt.record_id for prompt in chunk]
-            known = kept_records(self.asker.corpus.journal.reader, names)
+            runs = runs_of_records(self.asker.corpus.journal.reader, names)
+            own = self.asker.facts.run_id
+            await _note_reuses(self.asker, [name for name in names if runs.get(name, own) != own])
             await self._note_unanswered(
-                [prompt.request for prompt, name in zip(chunk, names, strict=True) if name not in known]
+                [prompt.request for prompt, name in zip(chunk, names, strict=True) if name not in runs]
             )
+            known = self._kept(list(runs))
             for prompt, name in zip(chunk, names, strict=True):
-                yield prompt, known.get(name)
+                if name not in runs or name in known:
+                    yield prompt, known.get(name)
+                else:
+                    self.asker.counts.known += 1
+                    self.asker.counts.done += 1
+
+    def _kept(self, names: list[str]) -> Mapping[str, Kept]:
+        return kept_records(self.asker.corpus.journal.reader, names) if names and self.asker.wants_known else {}
 
     async def _note_unanswered(self, requests: list[Request]) -> None:
         corpus, by_key = self.asker.corpus, {request.key: request for request in requests}
         answered = known_answers(corpus.journal.reader, list(by_key))
-        if self.asker.elsewhere is not None:
-            answered |= await self.asker.elsewhere.adopt({key: by_key[key] for key in by_key.keys() - answered})
+        for one in self.asker.panel or (self.asker,):
+            if one.elsewhere is not None:
+                left = {key: by_key[key] for key in by_key.keys() - answered}
+                mine = {key: request for key, request in left.items() if self.asker.seat(request) is one}
+                answered |= await one.elsewhere.adopt(mine)
         corpus.unanswered -= answered
         corpus.unanswered |= by_key.keys() - answered
 
     def _remember(self, prompt: Prompt, kept: Kept) -> Record:
         asker, request = self.asker, prompt.request
         asker.counts.known += 1
-        if kept.row.request_key != request.key:  # it was asked again, with more runners-up
+        if kept.row.request_key != request.key:  # it was asked again: with more runners-up, mended, of another teacher
             request = request_of(stored_request(asker.corpus.journal.reader, kept.row.request_key))
         facts, card = _facts_of(asker, kept.row.run_id), _card_of(asker, kept.answer.card_id)
-        return record_of_kept(facts, card, kept, request, asker.teacher)
+        return record_of_kept(facts, card, kept, request, asker.seat(request).teacher)
 
     async def _answer(self, prompt: Prompt) -> None:
         try:
@@ -268,7 +300,7 @@ class _Stream:
     async def _deliver(self, record: Record) -> None:
         self.asker.counts.done += 1
         if self.out.full():
-            with self.asker.hold():
+            with self.asker.hold:
                 await self.out.put(record)
         else:
             self.out.put_nowait(record)
@@ -276,11 +308,10 @@ class _Stream:
     async def _call_failed(self, prompt: Prompt, error: TeacherError) -> None:
         counts = self.asker.counts
         counts.failures_in_a_row += 1
-        empty_account = isinstance(error, RequestRefused) and error.status == 429
-        hopeless = error.status in FATAL_STATUS or empty_account or isinstance(error, NotSent | UsageOverrun)
-        if self.asker.on_failure == "raise" or hopeless or counts.failures_in_a_row >= FAILURES_IN_A_ROW:
+        over = hopeless(error) and not somebody_left(self.asker, prompt)
+        if self.asker.on_failure == "raise" or over or counts.failures_in_a_row >= FAILURES_IN_A_ROW:
             self._fail(error)
-        await _drop(self.asker, prompt, error)
+        await note_drop(self.asker, prompt, error)
 
     def _fail(self, error: Exception) -> None:
         self.error = self.error or error
@@ -318,30 +349,69 @@ Finish = Callable[[_Got], RecordRow | None]
 
 
 async def _answer(asker: Asker, prompt: Prompt) -> Record:
-    """The record of one prompt; a label the teacher's runners-up left out is asked for once more with more of them."""
-    wider = _wider(asker, prompt.request)
+    """The record of one prompt."""
+    if asker.panel:
+        return await _answer_of_panel(asker, prompt)
+    record = await _answer_of(asker, prompt, prompt.request, [], last=True)
+    assert record is not None
+    return record
+
+
+async def _answer_of(
+    asker: Asker, prompt: Prompt, request: Request, earlier: list[_Got], *, last: bool
+) -> Record | None:
+    """The record that one teacher's answer makes, asked once more where that may mend it; ``earlier`` grows.
+
+    None where it refused and is not the last to be asked.
+    """
+    again: Request | None = None
 
     def unless_lacking(got: _Got) -> RecordRow | None:
-        return None if wider is not None and _lacks_label(got) else _row(asker, prompt, got, got)
+        nonlocal again
+        again = None if got.request is not request else second_request(asker, request, got.completion, got.reading)
+        if again is not None or (refused(got.completion) and not last):
+            return None
+        return _row(asker, prompt, request, earlier, got)
 
-    first, row = await _obtain(asker, prompt, prompt.request, unless_lacking)
-    got = first
-    if row is None:
-        assert wider is not None
+    got, row = await _obtain(asker, prompt, request, unless_lacking)
+    if row is None and again is not None and asker.standing.out is None:
+        earlier.append(got)
         if asker.elsewhere is not None:
-            await asker.elsewhere.adopt({wider.key: wider})
-        got, row = await _obtain(asker, prompt, wider, lambda got: _row(asker, prompt, first, got))
-    assert row is not None
+            await asker.elsewhere.adopt({again.key: again})
+        got, row = await _obtain(asker, prompt, again, unless_lacking)
+    if row is None:
+        earlier.append(got)
+        return None
     card = _card_of(asker, got.answer.card_id)
-    return record_of(asker.facts, card, row, got.answer, got.request, got.completion, got.reading)
+    record = record_of(asker.facts, card, row, got.answer, got.request, got.completion, got.reading)
+    for verdict in record.verdicts:
+        if not verdict.kept:
+            await _note(asker, prompt, f"{verdict.check}:{prompt.item.split}", "does not fit", verdict.reason or "")
+    return record
 
 
-def _lacks_label(got: _Got) -> bool:
+def refused(completion: Completion) -> bool:
+    """Whether a teacher answered only that it will not."""
+    return completion.finish_reason in ("refusal", "content_filter")
+
+
+def second_request(
+    asker: Asker, request: Request, completion: Completion, reading: LabelReading | None
+) -> Request | None:
+    """What is to be asked next where an answer lacks a label or does not fit its schema; None where it is whole."""
+    if lacks_label(completion, reading):
+        return wider_request(asker, request)
+    return None if request.schema is None else repair_of(request, completion)
+
+
+def lacks_label(completion: Completion, reading: LabelReading | None) -> bool:
+    """Whether the runners-up of an answer leave a label out."""
     # Where no log-probabilities came at all, asking for more of them brings none either.
-    return got.completion.logprobs is not None and got.reading is not None and None in got.reading.logprobs
+    return completion.logprobs is not None and reading is not None and None in reading.logprobs
 
 
-def _wider(asker: Asker, request: Request) -> Request | None:
+def wider_request(asker: Asker, request: Request) -> Request | None:
+    """The same question with more runners-up, where the teacher gives more."""
     asked = request.parameters.get("top_logprobs")
     most = asker.teacher.card.capabilities.top_logprobs
     if not isinstance(asked, int) or asked >= most:
@@ -349,14 +419,21 @@ def _wider(asker: Asker, request: Request) -> Request | None:
     return replace(request, parameters={**request.parameters, "top_logprobs": min(most, asked * WIDER)})
 
 
-def _row(asker: Asker, prompt: Prompt, first: _Got, got: _Got) -> RecordRow:
-    item = {
+def _row(asker: Asker, prompt: Prompt, request: Request, earlier: list[_Got], got: _Got) -> RecordRow:
+    item: dict[str, Any] = {
         "input": prompt.item.input,
         "source_ids": list(prompt.item.source_ids),
         "sample_index": prompt.request.sample_index,
     }
-    if first is not got:
-        item["first_cost_microusd"] = 0 if _of_another_run(asker, first) else first.answer.cost_microusd
+    if earlier:
+        paid = [0 if _of_another_run(asker, one) else one.answer.cost_microusd for one in earlier]
+        item["first_cost_microusd"] = sum(paid)
+    if len(earlier) > 1:
+        item["between"] = [one.request.key.hex() for one in earlier[1:]]
+    if len(got.request.messages) > len(request.messages):
+        item["turns"] = len(request.messages)
+    if asker.role != "primary":
+        item["role"] = asker.role
     return RecordRow(
         record_id=prompt.record_id,
         run_id=asker.facts.run_id,
@@ -365,7 +442,7 @@ def _row(asker: Asker, prompt: Prompt, first: _Got, got: _Got) -> RecordRow:
         ordinal=prompt.ordinal,
         item_id=prompt.item.item_id,
         request_key=got.request.key,
-        first_key=first.request.key,
+        first_key=earlier[0].request.key if earlier else got.request.key,
         from_cache=_of_another_run(asker, got),
         item=item,
     )
@@ -378,6 +455,81 @@ def _of_another_run(asker: Asker, got: _Got) -> bool:
         "select c.run_id from answers a left join calls c using (call_id) where a.request_key = ?", (got.request.key,)
     )
     return bool(rows) and rows[0][0] != asker.facts.run_id  # another corpus's answer has no call here
+
+
+# --- several teachers ------------------------------------------------------------------------------------------------
+
+
+async def _answer_of_panel(asker: Asker, prompt: Prompt) -> Record:
+    """The record of one prompt by the first of its teachers that answers; what the others said or cost is kept."""
+    chain, earlier = _chain(asker, prompt), list[_Got]()
+    for one in chain:
+        last = one is chain[-1]
+        request = prompt.request if _is_first(one, prompt) else _request_of(one, prompt)
+        try:
+            record = await _answer_of_one(one, prompt, request, earlier, last=last)
+        except TeacherError as error:
+            if not asker.hold.ended:
+                one.standing.failed(error, asker.corpus.clock())
+            if last or asker.hold.ended:
+                raise
+            await _note_passed_on(one, prompt, type(error).__name__, str(error))
+            continue
+        one.standing.answered()
+        if record is not None:
+            return record
+        said = earlier[-1].completion
+        await _note_passed_on(one, prompt, said.finish_reason, said.refusal or said.text)
+    raise AssertionError("unreachable: the last one answers or raises")  # pragma: no cover
+
+
+def _chain(asker: Asker, prompt: Prompt) -> list[Asker]:
+    """Who is asked for a prompt, one after the other; who is away is passed over, unless all are."""
+    now = asker.corpus.clock()
+    first = asker.seat(prompt.request)
+    whole = [first, *(asker.panel[at] for at in first.after)]
+    there = [one for one in whole if one.standing.out is None]
+    if not there:
+        assert whole[-1].standing.out is not None
+        raise whole[-1].standing.out
+    return [one for one in there if not one.standing.away(now)] or there
+
+
+def somebody_left(asker: Asker, prompt: Prompt) -> bool:
+    """Whether there is still a teacher that can be asked for such a prompt."""
+    if not asker.panel:
+        return False
+    first, now = asker.seat(prompt.request), asker.corpus.clock()
+    return any(not one.standing.away(now) for one in (first, *(asker.panel[at] for at in first.after)))
+
+
+def _is_first(one: Asker, prompt: Prompt) -> bool:
+    card = one.teacher.card
+    return (card.identity, card.model) == (prompt.request.teacher, prompt.request.model)
+
+
+def _request_of(one: Asker, prompt: Prompt) -> Request:
+    assert one.request_for is not None
+    return one.request_for(prompt.item, prompt.request.sample_index)
+
+
+async def _answer_of_one(
+    one: Asker, prompt: Prompt, request: Request, earlier: list[_Got], *, last: bool
+) -> Record | None:
+    """As ``_answer_of``, in this teacher's turn; an overrun is the end of its asking, not of the answer."""
+    assert one.at_once is not None
+    if one.elsewhere is not None and not _is_first(one, prompt):
+        await one.elsewhere.adopt({request.key: request})
+    async with one.at_once:
+        if one.standing.out is not None:  # since this prompt got into line
+            raise one.standing.out
+        try:
+            return await _answer_of(one, prompt, request, earlier, last=last)
+        except UsageOverrun as error:
+            one.standing.failed(error, one.corpus.clock())
+            if last:
+                raise
+            return await _answer_of(one, prompt, request, earlier, last=last)  # the answer is there, and is read again
 
 
 async def _obtain(asker: Asker, prompt: Prompt, request: Request, finish: Finish) -> tuple[_Got, RecordRow | None]:
@@ -433,7 +585,7 @@ def _retrying(asker: Asker) -> AsyncRetrying:
         return isinstance(error, TeacherError) and error.transient and not asker.hold.ended
 
     return AsyncRetrying(
-        stop=_Stop(attempts=asker.attempts),
+        stop=_Stop(attempts=asker.attempts, pacer=asker.pacer),
         retry=retry_if_exception(again),
         wait=_wait,
         sleep=asker.sleep,
@@ -443,18 +595,19 @@ def _retrying(asker: Asker) -> AsyncRetrying:
 
 @dataclass(kw_only=True)
 class _Stop:
-    """Give up after so many failures; being told to slow down is not one, unless it may have been billed.
+    """Give up after so many failures; being told to slow down is not one, until the pacer sees no end of it.
 
-    A refusal that may be billed is booked at its worst case each time, so trying on and on would use the budget up.
+    A refusal that may be billed is booked at its worst case each time; the pacer keeps those few, and the caps hold.
     """
 
     attempts: int
+    pacer: Pacer
     failures: int = 0
 
     def __call__(self, state: RetryCallState) -> bool:
         error = _error(state)
-        self.failures += not (isinstance(error, RateLimited) and not error.billable)
-        return self.failures >= self.attempts or state.attempt_number >= MOST_TRIES
+        self.failures += not isinstance(error, RateLimited)
+        return self.failures >= self.attempts or state.attempt_number >= MOST_TRIES or self.pacer.given_up
 
 
 _backoff = wait_exponential_jitter(multiplier=0.5, max=8.0, jitter=0.5)
@@ -466,7 +619,7 @@ def _error(state: RetryCallState) -> BaseException | None:
 
 def _wait(state: RetryCallState) -> float:
     error = _error(state)
-    held_back = isinstance(error, TeacherError) and bool(error.retry_after_s)
+    held_back = isinstance(error, RateLimited) or (isinstance(error, TeacherError) and bool(error.retry_after_s))
     return 0.0 if held_back else _backoff(state)  # the pacer holds everybody back for what was asked
 
 
@@ -476,28 +629,44 @@ async def _try(
     """One try, reserved for itself."""
     if asker.hold.ended:
         raise _Ended
-    asker, reservation = await _reserve(asker, prompt, request, attempt)
-    with asker.hold():
-        return await _ask(asker, reservation, request, finish)
+    asker, reservation, ticket = await _reserve(asker, prompt, request, attempt)
+    with asker.hold:
+        return await _ask(asker, reservation, ticket, request, finish)
 
 
-async def _reserve(asker: Asker, prompt: Prompt, request: Request, attempt: int) -> tuple[Asker, Reservation]:
+async def _reserve(asker: Asker, prompt: Prompt, request: Request, attempt: int) -> tuple[Asker, Reservation, Ticket]:
     """The right to ask this now, which nobody else has; and the asker at the rate it was promised at."""
     while True:
-        await asker.pacer.turn()
+        ticket = await _turn(asker, request)
         today = _at_todays_rate(asker)
-        intent = _intent(today, prompt, request, attempt)
         try:
-            return today, await asker.ledger.reserve(intent, unless=lambda given: _refuse_needless(given, request.key))
-        except _Claimed:
-            await _unclaimed(asker, request.key)
+            intent = _intent(today, prompt, request, attempt)
+            given = await asker.ledger.reserve(intent, unless=lambda given: _refuse_needless(given, request.key))
+            return today, given, ticket
+        except BaseException as error:
+            asker.pacer.unused(ticket)
+            if not isinstance(error, _Claimed):
+                raise
+        await _unclaimed(asker, request.key)
+
+
+async def _turn(asker: Asker, request: Request) -> Ticket:
+    if not asker.pacer.weighs:
+        return await asker.pacer.turn()
+    return await asker.pacer.turn(asker.teacher.input_tokens_bound(request), int(request.parameters["max_tokens"]))
 
 
 async def _unclaimed(asker: Asker, key: bytes) -> None:
     """Wait until no other process asks for this; what a dead one was asking for becomes unknown first."""
     journal = asker.corpus.journal
     while (claim := claim_on(journal.reader, key)) is not None:
-        if claim.owner_id == journal.owner_id:  # our own flight is the one that waits here, so nobody will close it
+        # One of ours is our own flight, the one that waits here, so nobody will close it.
+        if claim.batch_id is not None:
+            raise RequestRefused(
+                f"it is being asked in batch {claim.batch_id}, which another process handed over meanwhile;"
+                " run again to wait for that batch and collect it"
+            )
+        if claim.owner_id == journal.owner_id:
             await asker.ledger.abandon(claim)
         elif not claim.alive:
             await asker.ledger.recover()
@@ -513,10 +682,16 @@ def _at_todays_rate(asker: Asker) -> Asker:
 
 def _refuse_needless(transaction: Transaction, key: bytes) -> None:
     # In the transaction that reserves: of several processes that find neither, one comes first.
-    if known_answers(transaction.connection, [key]):
+    (answered, claimed) = transaction.rows(_NEEDLESS, (key, key))[0]
+    if answered:
         raise _Answered
-    if claim_on(transaction.connection, key) is not None:
+    if claimed:
         raise _Claimed
+
+
+_NEEDLESS = (
+    "select exists(select 1 from answers where request_key = ?), exists(select 1 from claims where request_key = ?)"
+)
 
 
 def _intent(asker: Asker, prompt: Prompt, request: Request, attempt: int) -> Intent:
@@ -525,12 +700,16 @@ def _intent(asker: Asker, prompt: Prompt, request: Request, attempt: int) -> Int
         run_id=asker.facts.run_id,
         request_key=request.key,
         teacher=asker.teacher.card.name,
-        role=f"{asker.facts.kind}:{prompt.item.split}",
+        role=f"{asker.facts.kind}:{prompt.item.split}" if asker.role == "primary" else _role(asker, prompt),
         attempt=attempt,
         worst=_with_compute(asker.rate.worst(bound, int(request.parameters["max_tokens"])), asker.compute_us),
         scopes=asker.scopes,
         price_version=asker.rate.version,
     )
+
+
+def _role(asker: Asker, prompt: Prompt) -> str:
+    return f"{asker.facts.kind}:{asker.role}:{prompt.item.split}"
 
 
 def _with_compute(amounts: Amounts, compute_us: int) -> Amounts:
@@ -545,34 +724,35 @@ def _computed(asker: Asker, reply: Reply) -> int:
 
 
 async def _ask(
-    asker: Asker, reservation: Reservation, request: Request, finish: Finish
+    asker: Asker, reservation: Reservation, ticket: Ticket, request: Request, finish: Finish
 ) -> tuple[_Got, RecordRow | None]:
     asker.counts.in_flight += 1
     asker.counts.sent += 1
     reply = None
     try:
+        if (early_s := asker.pacer.early_s(ticket)) > 0:
+            await asyncio.sleep(early_s)
         reply = await asker.teacher.ask(request, timeout_s=asker.timeout_s)
         got = _read(asker, request, reply)
         row = finish(got)
     except TeacherError as error:
         error.request_id = error.request_id or (reply.request_id if reply else None)
+        asker.pacer.failed(ticket, error)
         await _close_failed(asker, reservation, error)
         raise
     except BaseException as error:
+        asker.pacer.unused(ticket)
         reason = f"{type(error).__name__} while asking"
         await asker.corpus.journal.run(lambda transaction: asker.ledger.unknown(transaction, reservation, reason))
         raise
     finally:
         asker.counts.in_flight -= 1
+    asker.pacer.answered(ticket, reply, got.completion.usage)
     await _keep(asker, reservation, got, row)
     return got, row
 
 
 async def _close_failed(asker: Asker, reservation: Reservation, error: TeacherError) -> None:
-    if isinstance(error, RateLimited):
-        asker.pacer.pause(error.retry_after_s or UNTOLD_PAUSE_S)
-    elif error.retry_after_s is not None:
-        asker.pacer.pause(error.retry_after_s)
     await asker.corpus.journal.run(lambda transaction: asker.ledger.failed(transaction, reservation, error))
     asker.ledger.freed()
 
@@ -618,6 +798,21 @@ async def _keep(asker: Asker, reservation: Reservation, got: _Got, row: RecordRo
         )
 
 
+async def _note_reuses(asker: Asker, record_ids: list[str]) -> None:
+    """Remember that records another run has made are this one's too."""
+    journal, run_id = asker.corpus.journal, asker.facts.run_id
+    if not record_ids:
+        return
+    names = [bytes.fromhex(record_id) for record_id in record_ids]
+    marks = ",".join("?" * len(names))
+    sql = f"select record_id from reuses where run_id = ? and record_id in ({marks})"  # noqa: S608 - own text
+    noted = {row[0] for row in journal.query(sql, (run_id, *names))}
+    rows = [(run_id, name) for name in names if name not in noted]
+    if rows:
+        sql = "insert or ignore into reuses values(?, ?)"
+        await journal.run(lambda transaction: transaction.connection.executemany(sql, rows).close())
+
+
 def _place(prompt: Prompt) -> tuple[str, str]:
     return f"ask:{prompt.item.split}", prompt.item.item_id
 
@@ -629,12 +824,24 @@ def _dropped(asker: Asker) -> set[tuple[str, str]]:
     return {(stage, item_id) for stage, item_id in rows}
 
 
-async def _drop(asker: Asker, prompt: Prompt, error: TeacherError) -> None:
+async def note_drop(asker: Asker, prompt: Prompt, error: TeacherError) -> None:
+    """Note that a prompt has no answer, and why."""
     reason = type(error).__name__
     asker.counts.drops[reason] += 1
     values = (asker.facts.run_id, *_place(prompt), reason, str(error))
     sql = "insert or replace into drops(run_id, stage, item_id, reason, detail) values(?, ?, ?, ?, ?)"
     await asker.corpus.journal.run(lambda transaction: transaction.execute(sql, values).close())
+
+
+async def _note_passed_on(asker: Asker, prompt: Prompt, reason: str, detail: str) -> None:
+    """Note that a teacher would or could not answer, and that another one was asked."""
+    await _note(asker, prompt, f"passed on by {asker.card.teacher}:{prompt.item.split}", reason, detail)
+
+
+async def _note(asker: Asker, prompt: Prompt, stage: str, reason: str, detail: str) -> None:
+    values = (asker.facts.run_id, stage, prompt.item.item_id)
+    sql = "insert or replace into drops(run_id, stage, item_id, reason, detail) values(?, ?, ?, ?, ?)"
+    await asker.corpus.journal.run(lambda transaction: transaction.execute(sql, (*values, reason, detail)).close())
 
 
 async def _undrop(asker: Asker, place: tuple[str, str]) -> None:

@@ -16,16 +16,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
 import apsw
 
 from corpusgen.errors import CorpusDamaged, CorpusgenError, CorpusTooNew, CorpusUnwritable, StoreError
+from corpusgen.reading import Unwritable, may_write
 
-JOURNAL_VERSION = 2
+JOURNAL_VERSION = 3
 BATCH = 4096
+ROWS_PER_STATEMENT = 64
 BUSY_MS = 60_000
 WAL_BUG_FIXED = (3, 51, 3)
 """Before this SQLite, several writing processes could lose committed transactions when the WAL was reset."""
@@ -59,11 +62,19 @@ create table calls(
     microusd integer, tokens integer, requests integer,
     price_version text not null, error text, provider_request_id text,
     reserved_us integer not null, closed_us integer,
-    reserved_compute_us integer not null default 0, compute_us integer);
+    reserved_compute_us integer not null default 0, compute_us integer, batch_id text, batch_line integer);
 create index calls_open on calls(owner_id) where state = 'promised';
 create index calls_claiming on calls(request_key) where state = 'promised';
+create index calls_of_batch on calls(batch_id) where batch_id is not null;
 create view claims as
-    select request_key, call_id, owner_id, reserved_us as claimed_us from calls where state = 'promised';
+    select request_key, call_id, owner_id, reserved_us as claimed_us, batch_id from calls where state = 'promised';
+create table batches(
+    batch_id text primary key, run_id text not null, teacher text not null, identity text not null,
+    card_id text not null, owner_id integer not null,
+    state text not null check(state in ('intended', 'submitted', 'ended', 'freed')),
+    provider_batch_id text, lines integer not null, said text not null default '{}',
+    intended_us integer not null, missed_us integer, submitted_us integer, closed_us integer) without rowid;
+create table reuses(run_id text not null, record_id blob not null, primary key(run_id, record_id)) without rowid;
 create table spans(
     span_id integer primary key, run_id text not null, owner_id integer not null, scopes text not null,
     began_us integer not null, wall_us integer not null);
@@ -140,6 +151,21 @@ create table leases(
     check(microusd >= 0 and tokens >= 0 and requests >= 0 and compute_us >= 0));
 create index leases_open on leases(expires_us) where ended_us is null;
 """,
+    2: """
+alter table calls add column batch_id text;
+alter table calls add column batch_line integer;
+create index calls_of_batch on calls(batch_id) where batch_id is not null;
+drop view claims;
+create view claims as
+    select request_key, call_id, owner_id, reserved_us as claimed_us, batch_id from calls where state = 'promised';
+create table batches(
+    batch_id text primary key, run_id text not null, teacher text not null, identity text not null,
+    card_id text not null, owner_id integer not null,
+    state text not null check(state in ('intended', 'submitted', 'ended', 'freed')),
+    provider_batch_id text, lines integer not null, said text not null default '{}',
+    intended_us integer not null, missed_us integer, submitted_us integer, closed_us integer) without rowid;
+create table reuses(run_id text not null, record_id blob not null, primary key(run_id, record_id)) without rowid;
+""",
 }
 """What turns a journal of each version into one of the next."""
 
@@ -148,18 +174,68 @@ create index leases_open on leases(expires_us) where ended_us is null;
 class Transaction:
     """What an operation may use: the connection, the time, and things to do once before the commit."""
 
-    connection: apsw.Connection
+    writer: apsw.Connection
     now_us: int
     shared: dict[object, Any] = field(default_factory=dict)
     before_commit: list[Callable[[], None]] = field(default_factory=list)
+    _waiting: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
+    _added: int = 0
+    _written_late: int = 0
+
+    @property
+    def connection(self) -> apsw.Connection:
+        """The connection itself, which sees everything the transaction has done."""
+        self.write_waiting()
+        return self.writer
+
+    @property
+    def changes(self) -> int:
+        """How many rows the operations of this transaction have changed so far."""
+        return self.writer.total_changes() - self._written_late + self._added
 
     def execute(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> apsw.Cursor:
         """Run one statement."""
-        return self.connection.execute(sql, values)
+        if self._waiting and not sql.startswith(_READS_NOTHING_ADDED):
+            self.write_waiting()
+        return self.writer.execute(sql, values)
 
     def rows(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of one statement."""
-        return list(self.connection.execute(sql, values))
+        return list(self.execute(sql, values))
+
+    def add(self, table: str, row: tuple[Any, ...]) -> None:
+        """Put a row into a table, unless there is one with its key.
+
+        Such rows are written together, many to a statement, before the next statement of another kind and before the
+        commit: each statement costs a change of threads, which is most of what one row costs.
+        """
+        self._waiting.setdefault(table, []).append(row)
+        self._added += 1
+
+    def write_waiting(self) -> None:
+        """Write what was added so far."""
+        while self._waiting:
+            self._write(*self._waiting.popitem())
+
+    def _write(self, table: str, rows: list[tuple[Any, ...]]) -> None:
+        before = self.writer.total_changes()
+        start = 0
+        while start < len(rows):
+            some = rows[start : start + min(ROWS_PER_STATEMENT, 1 << (len(rows) - start).bit_length() - 1)]
+            self.writer.execute(_insert(table, len(rows[0]), len(some)), tuple(chain.from_iterable(some)))
+            start += len(some)
+        self._written_late += self.writer.total_changes() - before
+
+
+_READS_NOTHING_ADDED = "update calls set"
+"""Closing a call looks at no other table, and stands between the answers that come in together."""
+
+
+@cache
+def _insert(table: str, columns: int, rows: int) -> str:
+    """The statement that adds so many rows; there are few of them, so that SQLite need not read each anew."""
+    row = f"({', '.join('?' * columns)})"
+    return f"insert or ignore into {table} values {', '.join([row] * rows)}"  # noqa: S608 - own names
 
 
 Operation = Callable[[Transaction], T]
@@ -190,10 +266,13 @@ class Journal:
     """The durable state of one corpus, shared by coroutines, threads and processes.
 
     With ``later`` there is no writer thread: what waits is committed together when ``later`` comes to it, so that
-    whoever decides on the order of things (a simulation) decides on the order of commits too.
+    whoever decides on the order of things (a simulation) decides on the order of commits too. ``reading`` opens a
+    journal that this process may not write to, too; every operation is refused then.
     """
 
-    def __init__(self, path: Path, *, clock_us: Callable[[], int], later: Later | None = None) -> None:
+    def __init__(
+        self, path: Path, *, clock_us: Callable[[], int], later: Later | None = None, reading: bool = False
+    ) -> None:
         self.path = path
         self.clock_us = clock_us
         self.owner_id = -1
@@ -203,8 +282,12 @@ class Journal:
         self._opened: list[apsw.Connection] = []
         self._of_thread = threading.local()
         self._later = later
+        self._unwritable = Unwritable.found(path) if reading and not _writable(path) else None
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         try:
+            if self._unwritable is not None:
+                _refuse_older(self.reader, path)
+                return
             with storage_errors(path):
                 self._writer = self._connect()
                 _migrate(self._writer, path, clock_us())
@@ -272,14 +355,19 @@ class Journal:
     def query(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a reading statement, as of the last commit."""
         with storage_errors(self.path):
-            return list(self.reader.execute(sql, values))
+            found = list(self.reader.execute(sql, values))
+        if self._unwritable is not None and self._unwritable.changed():
+            raise StoreError(f"{self.path}: somebody has written to it while it was read; ask again")
+        return found
 
     def _connect(self) -> apsw.Connection:
         # In one step with the flag, so that no connection is opened behind the back of ``close``.
         with self._closing:
             self._refuse_closed()
-            connection = apsw.Connection(str(self.path))
+            connection = apsw.Connection(str(self.path)) if self._unwritable is None else self._unwritable.connect()
             self._opened.append(connection)
+        if self._unwritable is not None:
+            return connection
         connection.set_busy_timeout(BUSY_MS)
         for pragma in _PRAGMAS:
             _set(connection, pragma)
@@ -288,6 +376,8 @@ class Journal:
     def _put(self, job: _Job[Any]) -> None:
         with self._closing:
             self._refuse_closed()
+            if self._unwritable is not None:
+                raise CorpusUnwritable(f"{self.path}: {_NO_PERMISSION}")
             self._jobs.put(job)
 
     def _refuse_closed(self) -> None:
@@ -335,7 +425,10 @@ class Journal:
     def _commit(self, batch: list[_Job[Any]]) -> None:
         try:
             self._writer.execute("begin immediate")
-        except apsw.Error as error:
+            _version(self._writer, self.path)  # a newer corpusgen may have brought the journal up in the meantime
+        except (apsw.Error, CorpusTooNew) as error:
+            if self._writer.in_transaction:
+                self._writer.execute("rollback")
             _fail(batch, _foreign(error, self.path))
             return
         try:
@@ -352,21 +445,23 @@ class Journal:
                 self._commit(half)
 
     def _apply(self, batch: list[_Job[Any]]) -> None:
-        transaction = Transaction(connection=self._writer, now_us=self.clock_us())
+        transaction = Transaction(writer=self._writer, now_us=self.clock_us())
         for job in batch:
-            self._apply_one(job, transaction)
+            _apply_one(job, transaction)
         for act in transaction.before_commit:
             act()
+        transaction.write_waiting()
         self._writer.execute("commit")
 
-    def _apply_one(self, job: _Job[Any], transaction: Transaction) -> None:
-        before = self._writer.total_changes()
-        try:
-            job.result = job.operation(transaction)
-        except CorpusgenError as error:
-            if self._writer.total_changes() != before:
-                raise
-            job.error = error
+
+def _apply_one(job: _Job[Any], transaction: Transaction) -> None:
+    before = transaction.changes
+    try:
+        job.result = job.operation(transaction)
+    except CorpusgenError as error:
+        if transaction.changes != before:
+            raise
+        job.error = error
 
 
 def _nothing(_: Transaction) -> None:
@@ -417,6 +512,8 @@ def _migrate(connection: apsw.Connection, path: Path, now_us: int) -> None:
         found = _version(connection, path)
         if found == 0:
             _create(connection, path, now_us)
+        elif found < JOURNAL_VERSION:  # or another process was quicker, and is at work already
+            _refuse_busy(connection, path, found)
         for step in range(found or JOURNAL_VERSION, JOURNAL_VERSION):
             connection.execute(_UPGRADES[step])
         connection.execute(f"pragma user_version={JOURNAL_VERSION}")
@@ -437,11 +534,42 @@ def _version(connection: apsw.Connection, path: Path) -> int:
     return found
 
 
+def _refuse_older(connection: apsw.Connection, path: Path) -> None:
+    with storage_errors(path):
+        found = _version(connection, path)
+    if found < JOURNAL_VERSION:
+        raise CorpusUnwritable(
+            f"{path}: journal version {found} must be brought up to {JOURNAL_VERSION} before it can be read, and it may"
+            " not be written here; open it once where it may, such as with corpusgen status"
+        )
+
+
+def _refuse_busy(connection: apsw.Connection, path: Path, found: int) -> None:
+    """What an older process has under way it could no longer settle, and its answers would be lost."""
+    rows = connection.execute(
+        "select pid, boot_id, start_ticks from owners where owner_id in"
+        " (select owner_id from calls where state = 'promised')"
+    )
+    for pid, boot_id, start_ticks in [(int(str(row[0])), str(row[1]), int(str(row[2]))) for row in rows]:
+        if owner_alive(pid, boot_id, start_ticks):
+            raise StoreError(
+                f"{path}: process {pid} has calls under way with an older corpusgen (journal version {found}); let it"
+                " end or stop it, then try again"
+            )
+
+
 def _create(connection: apsw.Connection, path: Path, now_us: int) -> None:
     if connection.execute("select count(*) from sqlite_schema").get:
         raise CorpusDamaged(f"{path}: is somebody else's database; move it away or name another folder with --corpus")
     connection.execute(_SCHEMA)
     connection.execute("insert into meta values('created_us', ?)", (str(now_us),))
+
+
+_NO_PERMISSION = "may not be written here (a read-only disk, or no permission); copy the corpus, or ask its owner"
+
+
+def _writable(path: Path) -> bool:
+    return may_write(path.parent) and may_write(path)
 
 
 @contextmanager
@@ -454,6 +582,11 @@ def storage_errors(path: Path) -> Iterator[None]:
         if mapped is error:
             raise
         raise mapped from error
+
+
+def is_of_storage(error: BaseException | None) -> TypeGuard[apsw.Error]:
+    """Whether it is an error of SQLite's that nobody has put in our words yet."""
+    return isinstance(error, apsw.Error)
 
 
 def _foreign(error: BaseException, path: Path) -> BaseException:

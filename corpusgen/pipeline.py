@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,23 +12,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from corpusgen.corpus import Corpus
-from corpusgen.curation.exact import without_repeats
 from corpusgen.errors import PartialFailure
-from corpusgen.fanout import answers
-from corpusgen.prompting.prompts import Item, prompts
+from corpusgen.prompting.prompts import prompts
 from corpusgen.records import Json, Record
 from corpusgen.spec import Unit
-from corpusgen.stages.asking import Asked, Texts, Watch, ask_for_labels, ask_for_texts, learn_pool, no_watch
+from corpusgen.stages.asking import (
+    Asked,
+    Watch,
+    ask_for_labels,
+    learn_pool,
+    no_watch,
+)
 from corpusgen.stages.cataloguing import refresh_catalog
 from corpusgen.stages.committing import commit_records
+from corpusgen.stages.lanes import end_lane, lane_answers
 from corpusgen.stages.opening import Run, end_run, open_run
 from corpusgen.stages.planning import Plan, plan
-from corpusgen.stages.task import Task, load_task, request_for
+from corpusgen.stages.task import Task, load_task
+from corpusgen.stages.writing import Texts, ask_for_texts, new_items
 from corpusgen.store.manifest import read_manifest
 
 if TYPE_CHECKING:  # an answered run is over before these and their libraries could be read
     from corpusgen.stages.evaluating import Evaluated
-    from corpusgen.stages.reporting import Outcome
+    from corpusgen.stages.outcome import Outcome
     from corpusgen.stages.sealing import Sealed
     from corpusgen.stages.selecting import Selection
     from corpusgen.stages.training import Trained
@@ -46,31 +52,13 @@ async def generate(
     """
     task = spec if isinstance(spec, Task) else load_task(spec)
     async with _working(task, corpus, caps, on_failure="raise") as run:
-        card = run.asker.teacher.card
         wanted = prompts(
-            _new_items(task), lambda item, n: request_for(task, card, item, n), samples=task.spec.asking.samples
+            islice(new_items(task), task.spec.asking.limit),
+            run.requester,
+            samples=task.spec.asking.samples,
         )
-        async with answers(run.asker, wanted) as records:
+        async with lane_answers(run.lane, wanted) as records:
             yield records
-
-
-def _new_items(task: Task) -> Iterator[Item]:
-    """What the pool has to ask about, one item at a time: without repeats and without what is held out."""
-    said: dict[int, str] = {}
-    for split in ("validation", "gold"):
-        for _ in _unrepeated(task.prompter.items(split), said):
-            pass
-    return islice(_unrepeated(task.prompter.items("train"), said), task.spec.asking.limit)
-
-
-def _unrepeated(items: Iterable[Item], said: dict[int, str]) -> Iterator[Item]:
-    return without_repeats(
-        items,
-        name=lambda item: f"{item.split}:{item.item_id}",
-        text=lambda item: item.input,
-        report=lambda repeat: None,
-        known=said,
-    )
 
 
 @asynccontextmanager
@@ -84,7 +72,7 @@ async def _working(
             yield run
             status = "complete"
         finally:
-            await commit_records(corpus, run.asker.teacher)
+            await commit_records(corpus, *run.teachers)
             await end_run(run, status)
 
 
@@ -107,7 +95,7 @@ class Distillation:
 
     def outcome(self) -> Outcome:
         """What the report and the summary are made from."""
-        from corpusgen.stages.reporting import Outcome
+        from corpusgen.stages.outcome import Outcome
 
         assert self.plan is not None
         assert self.run is not None
@@ -144,7 +132,7 @@ async def distill(
         watch("select", None)
         job.selection = await asyncio.to_thread(_select, job)
         watch("seal", None)
-        job.sealed = await asyncio.to_thread(seal, job.corpus, job.task, job.selection, run.decision)
+        job.sealed = await asyncio.to_thread(seal, job.corpus, job.task, job.selection, *run.decisions)
         if job.asked is not None:
             watch("train", None)
             job.trained = await asyncio.to_thread(_train, job)
@@ -161,18 +149,18 @@ async def _ask(job: Distillation, watch: Watch) -> None:
         job.asked = await ask_for_labels(job.run, watch)
     else:
         job.texts = await ask_for_texts(job.run, watch)
-    await commit_records(job.corpus, job.run.asker.teacher)
+    await commit_records(job.corpus, *job.run.teachers)
 
 
 def _select(job: Distillation) -> Selection:
     from corpusgen.stages.selecting import Filters, select
 
     if job.asked is not None:
-        wanted = frozenset(item.record_id for item in job.asked.train)
+        wanted: Container[str] = frozenset(item.record_id for item in job.asked.train)
         calibration = job.asked.choice.chosen if job.asked.choice else None
     else:
         assert job.texts is not None
-        wanted, calibration = frozenset(record.record_id for record in job.texts.records), None
+        wanted, calibration = job.texts.written.names, None
     return select(job.corpus, job.task.spec.name, filters=Filters(), calibration=calibration, record_ids=wanted)
 
 
@@ -182,7 +170,7 @@ def _train(job: Distillation) -> Trained:
     assert job.asked is not None
     assert job.sealed is not None
     assert job.run is not None
-    space = job.asked.space or learn_pool(job.asked.pool)
+    space = job.asked.space or learn_pool(job.run, job.asked.pool)
     return train(job.corpus, job.task, job.sealed, job.run.decision, space, job.run.run_id)
 
 
@@ -198,13 +186,22 @@ async def run_task(
         if task.spec.kind == "label":
             await ask_for_labels(run, watch)
         else:
-            await ask_for_texts(run, watch)
+            await ask_for_texts(run, watch, describe=False)
     await asyncio.to_thread(refresh_catalog, corpus, read_manifest(corpus.folder))
     counts = run.asker.counts
     if counts.drops:
         missing = f"{counts.drops.total()} items have no answer: {dict(counts.drops)}"
         raise PartialFailure(f"{missing}; corpusgen status says why, running again asks for them again")
     return {"run_id": run.run_id, "records": counts.done, "known": counts.known, "requests": counts.sent}
+
+
+async def end_batches(
+    task: Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = None, opened: list[Run]
+) -> dict[str, Json]:
+    """End the batches of a task at its teacher; what was answered by then is kept, and nothing new is asked."""
+    async with _working(task, corpus, caps, on_failure="drop") as run:
+        opened.append(run)
+        return {"run_id": run.run_id, "batches": await end_lane(run.lane)}
 
 
 async def evaluate_student(

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import orjson
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the record columns; every stored row and shard names it."""
 
 Json: TypeAlias = Any
@@ -20,7 +20,12 @@ Json: TypeAlias = Any
 Split: TypeAlias = Literal["train", "validation", "gold"]
 Kind: TypeAlias = Literal["response", "label", "preference", "judgement"]
 TraceKind: TypeAlias = Literal["raw", "summary", "omitted", "encrypted"]
-FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal"]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "pause"]
+"""``pause``: the teacher broke off a long turn and would go on if asked; the answer is not whole."""
+TeacherRole: TypeAlias = Literal["primary", "fallback", "mixture"]
+"""Why this teacher was asked: first, because another would or could not answer, or by its share of a mixture."""
+Api: TypeAlias = Literal["chat", "completion", "responses", "messages"]
+"""The wire format of a question: OpenAI's chat, completions and responses, and Anthropic's messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +46,7 @@ class Request:
 
     teacher: str
     model: str
-    api: Literal["chat", "completion"]
+    api: Api
     messages: tuple[Message, ...]
     parameters: Mapping[str, Json] = field(default_factory=dict)
     schema: Json = None
@@ -84,6 +89,10 @@ class Usage:
     """Those of ``cache_write_tokens`` that are kept for an hour or longer."""
     service_tier: str | None = None
     """The tier that answered, in the provider's word; it decides the price."""
+    counted: bool = True
+    """False where the provider gave no count (or an impossible nought): the most it can have been stands instead."""
+    billed_microusd: int | None = None
+    """What the provider says it charged for this very call, where its word is what is charged."""
 
     @property
     def total_tokens(self) -> int:
@@ -127,11 +136,13 @@ class Reply:
     received_time: datetime
     compute_us: int | None = None
     """Processor time the answer took, where the teacher runs on this machine."""
+    headers: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
+    """What was said beside the body, for whoever keeps to rate limits; never stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """A teacher's answer, parsed and validated."""
+    """A teacher's answer, parsed and validated. Each of several answers to one call bears the whole call's usage."""
 
     text: str
     finish_reason: FinishReason
@@ -140,13 +151,25 @@ class Completion:
     trace_kind: TraceKind | None = None
     logprobs: TokenLogprobs | None = None
     tool_calls: str | None = None
+    """JSON list of calls, ``{id, type: function, function: {name, arguments}}`` whichever format they came in."""
     model_served: str | None = None
     provider_request_id: str | None = None
+    reasoning_parts: str | None = None
+    """The reasoning as it came, a JSON list: with signatures and encrypted parts, fit to be sent back unchanged."""
+    refusal: str | None = None
+    """Why the teacher would not, in its own words, where it gave any."""
+    structured: str | None = None
+    """The answer as JSON, where a schema was asked for and the text is JSON."""
+    system_fingerprint: str | None = None
+    upstream: str | None = None
+    """Who really answered behind an aggregator, in its own word."""
+    choice_index: int = 0
+    """Which of several answers to one call this is."""
 
     @property
     def truncated(self) -> bool:
-        """True when the teacher ran into ``max_tokens``."""
-        return self.finish_reason == "length"
+        """True when the answer is not whole: the teacher ran into ``max_tokens`` or its context, or paused."""
+        return self.finish_reason in ("length", "pause")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +187,9 @@ class Record:
     """One paid-for answer with everything needed to trust it; a row of a shard.
 
     Times are UTC, money is integer micro-dollars, log-probabilities are natural logarithms. None means that the
-    teacher gives no such thing. ``label_logprobs`` are raw; ``calibrated_label`` and ``calibrated_logprobs`` are filled
-    in when a dataset is selected, with the calibration that was chosen on validation items.
+    teacher gives no such thing, or that the shard is older than the column. ``label_logprobs`` are raw;
+    ``calibrated_label`` and ``calibrated_logprobs`` are filled in when a dataset is selected, with the calibration that
+    was chosen on validation items.
     """
 
     record_id: str
@@ -225,13 +249,16 @@ class Record:
     verdicts: tuple[Verdict, ...]
     calibrated_label: str | None = None
     calibrated_logprobs: tuple[float, ...] | None = None
+    structured: str | None = None
+    """The response as canonical JSON, where it was held to a schema and fits it."""
+    teacher_role: TeacherRole | None = None
     schema_version: int = SCHEMA_VERSION
 
 
 def canonical_json(value: Json) -> bytes:
     """JSON bytes that are equal for equal values: sorted keys, UTF-8, 1.0 written as 1."""
     written = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    if b".0" not in written:  # no whole number is written as a fraction, which holds for almost every request
+    if not _has_fraction(written):  # no whole number is written as one, which holds for almost every request
         return written
     return orjson.dumps(_whole_numbers(value), option=orjson.OPT_SORT_KEYS)
 
@@ -239,6 +266,18 @@ def canonical_json(value: Json) -> bytes:
 def digest(value: Json) -> str:
     """sha256 of the canonical JSON, in hex."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def _has_fraction(written: bytes) -> bool:
+    """Whether a number may be a whole one with a fraction; versions and addresses in texts hardly ever look like one."""
+    point = written.find(b".0")
+    while point >= 0:
+        # A whole number below 2**53 has at most 16 digits, and stands after one of these or at the very beginning.
+        before = written[max(0, point - 24) : point].rstrip(b"0123456789").removesuffix(b"-")
+        if not before or before[-1:] in (b":", b",", b"["):
+            return True
+        point = written.find(b".0", point + 1)
+    return False
 
 
 def _whole_numbers(value: Json) -> Json:

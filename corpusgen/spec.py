@@ -101,8 +101,13 @@ class Budget(_Part):
     usd: MicroUsd | None = Field(None, description="Dollars; kept as integer micro-dollars")
     tokens: Count | None = Field(None, description="Input and output tokens together")
     requests: Count | None = Field(None, description="Requests sent, every try counted")
-    compute_s: Seconds | None = Field(None, description="Processor seconds of teachers that run on your own machines")
+    compute_s: Seconds | None = Field(
+        None, description="Processor seconds of your own machines: local teachers and training"
+    )
     wall_s: Seconds | None = Field(None, description="Seconds that processes work on the run, added up over them")
+    compute_usd_per_hour: MicroUsd | None = Field(
+        None, description="What an hour of your own processor is worth to you; shown beside usd, never counted in it"
+    )
 
     def caps(self) -> dict[Unit, int]:
         """The caps that bind, by unit."""
@@ -204,6 +209,21 @@ class Price(TierPrice):
     source: str = Field(description="Where the price is written, and on which day")
 
 
+class RateLimits(_Part):
+    """What a provider lets this account send; tokens are input and output together. One left out is not known."""
+
+    requests_per_second: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    requests_per_minute: Several | None = None
+    tokens_per_minute: Several | None = None
+
+
+class Unbilled(_Part):
+    """Failures a provider does not charge for, as far as you know; others are booked at their worst case."""
+
+    statuses: tuple[Annotated[int, Field(ge=400, le=599)], ...] = Field(min_length=1)
+    source: str = Field(min_length=1, description="Who says so, where, and on which day")
+
+
 class TeacherSpec(_Part):
     """One teacher and how to ask it."""
 
@@ -214,6 +234,12 @@ class TeacherSpec(_Part):
     parameters: dict[str, Any] = Field(description="Sent with every request; max_tokens is required")
     base_url: str | None = Field(None, description="Of an OpenAI-compatible server, up to and with /v1")
     key_env: str | None = Field(None, description="Name of the environment variable that holds the key")
+    api: Literal["chat", "responses"] | None = Field(
+        None, description="How a chat is asked: chat completions (the default) or OpenAI's Responses"
+    )
+    api_version: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9.-]{1,40}$", description="Version of the provider's API, where it has several"
+    )
     provider: str | None = Field(None, description="Who runs the server, as the terms registry spells it")
     route: Literal["api", "aggregator", "cloud", "self_hosted", "mock"] | None = None
     terms: tuple[str, ...] = Field((), description="Terms documents this teacher is known to be under")
@@ -221,7 +247,14 @@ class TeacherSpec(_Part):
     free: bool = Field(False, description="true says that this teacher costs no money")
     price: Price | None = None
     in_flight: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="Calls under way at once")
+    rate: RateLimits = Field(
+        RateLimits(), description="Limits that the provider sets; never gone beyond, and planned by"
+    )
+    unbilled: Unbilled | None = Field(None, description="HTTP statuses after which this provider charges nothing")
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    weight: Annotated[float, Field(ge=0, le=1_000_000)] | None = Field(
+        None, description="This teacher's share of the prompts; 0: only asked where another would or could not answer"
+    )
 
     @model_validator(mode="after")
     def _bounded(self) -> TeacherSpec:
@@ -280,6 +313,23 @@ class Asking(_Part):
     round: Several = Field(400, description="Items in each later round")
     seed: Seed = 1
     samples: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Answers per item")
+    lane: Literal["live", "batch", "auto"] = Field(
+        "live", description="batch: half the price, answers within a day; auto: in batches if the deadline allows it"
+    )
+    deadline: Annotated[float, Field(gt=0, le=8_760)] | None = Field(
+        None, description="For lane: auto, hours from the run's first start until the answers are needed"
+    )
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        None, description="Most requests of one batch; without it, as many as the provider takes"
+    )
+
+    @model_validator(mode="after")
+    def _timed(self) -> Asking:
+        if self.lane == "auto" and self.deadline is None:
+            raise Misplaced((("lane",), "auto needs deadline: <hours from the first start until answers are needed>"))
+        if self.lane != "auto" and self.deadline is not None:
+            raise Misplaced((("deadline",), f"is for lane: auto, and lane is {self.lane}; remove one"))
+        return self
 
 
 class StudentSpec(_Part):
@@ -315,7 +365,20 @@ class TaskSpec(_Part):
     seeds: SeedFiles
     examples: Seeds | None = Field(None, description="Worked examples for the prompt")
     labels: Labels | None = None
-    teachers: tuple[TeacherSpec, ...] = Field(min_length=1, max_length=1)
+    teachers: tuple[TeacherSpec, ...] = Field(
+        min_length=1,
+        max_length=16,
+        description="Who is asked; of several without weights the next where the one before would or could not answer",
+    )
+    answer_schema: dict[str, Any] | None = Field(
+        None, description="JSON schema that answers are held to; for kind: response"
+    )
+    answer_schema_file: str | None = Field(
+        None, description="JSON file with that schema, relative to this spec, in place of answer_schema"
+    )
+    tools: tuple[dict[str, Any], ...] = Field(
+        (), description="Functions the teacher may call, as OpenAI's chat spells them; for kind: response"
+    )
     terms_files: tuple[str, ...] = Field((), description="More terms documents, relative to this spec")
     budget: Budget = Budget()
     asking: Asking = Asking()
@@ -324,7 +387,7 @@ class TaskSpec(_Part):
 
     @model_validator(mode="after")
     def _whole(self) -> TaskSpec:
-        mistakes = [*self._misnamed_sources(), *self._contradictions()]
+        mistakes = [*self._misnamed_sources(), *self._contradictions(), *self._unlike_teachers()]
         if mistakes:
             raise Misplaced(*mistakes)
         return self
@@ -346,6 +409,9 @@ class TaskSpec(_Part):
 
     def _contradictions(self) -> Iterator[tuple[Place, str]]:
         if self.kind == "label":
+            for field in ("answer_schema", "answer_schema_file", "tools"):
+                if getattr(self, field):
+                    yield (field,), f"{field} is for kind: response; remove it"
             if self.labels is None:
                 yield ("kind",), "kind: label needs labels: {names: [...]}"
             for split in ("validation", "gold"):
@@ -359,6 +425,34 @@ class TaskSpec(_Part):
                 place: Place = ("asking", "order") if "order" in self.asking.model_fields_set else ("asking",)
                 yield place, "order: margin is for kind: label; write order: file or order: random"
 
+        if self.answer_schema is not None and self.answer_schema_file is not None:
+            yield ("answer_schema_file",), "there is answer_schema as well; remove one"
+
+    def _unlike_teachers(self) -> Iterator[tuple[Place, str]]:
+        """What several teachers of one task may not be."""
+        if len(self.teachers) == 1:
+            return
+        if self.kind == "label":
+            # Each teacher's log-probabilities are off in their own way, and one calibration is chosen for all.
+            yield ("teachers", 1), "kind: label takes one teacher: one calibration cannot fit several"
+        if self.asking.lane != "live":
+            yield ("asking", "lane"), f"{self.asking.lane} is for one teacher; several are asked live, so remove it"
+        yield from self._misweighed()
+        first: dict[str, int] = {}
+        for at, teacher in enumerate(self.teachers):
+            if (other := first.setdefault(teacher.name, at)) != at:
+                yield ("teachers", at, "name"), f"{teacher.name!r} stands at teachers.{other} already; remove one"
+
+    def _misweighed(self) -> Iterator[tuple[Place, str]]:
+        weights = [teacher.weight for teacher in self.teachers]
+        if all(weight is None for weight in weights):
+            return
+        for at, weight in enumerate(weights):
+            if weight is None:
+                yield ("teachers", at), "needs weight, as the others have: its share, or 0 to be asked last"
+        if None not in weights and not any(weights):
+            yield ("teachers", 0, "weight"), "one weight must be more than 0"
+
     @property
     def identity(self) -> str:
         """sha256 of what is asked and how, without budget, price, aims and speed: the task goes on under this name."""
@@ -366,8 +460,12 @@ class TaskSpec(_Part):
         fields = self.model_dump(mode="json", exclude={"budget", "aims", "description"}, exclude_defaults=True)
         for teacher in fields["teachers"]:
             # A corrected price must not begin a new run, whose cap would be whole again.
-            for name in ("in_flight", "timeout_s", "price", "free"):
+            for name in ("in_flight", "rate", "timeout_s", "price", "free", "unbilled"):
                 teacher.pop(name, None)
+        # The same question by another lane is the same task; what is left must look as if nothing had been written.
+        asking = fields.pop("asking", {})
+        if kept := {name: value for name, value in asking.items() if name not in ("lane", "deadline", "batch_size")}:
+            fields["asking"] = kept
         return digest(fields)
 
 

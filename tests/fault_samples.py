@@ -11,7 +11,7 @@ import orjson
 from flow_samples import endpoint, no_sleep, open_corpus, violations, write_task
 
 from corpusgen.budget.ledger import balances
-from corpusgen.errors import CorpusgenError
+from corpusgen.errors import CorpusgenError, RateLimited, TeacherError
 from corpusgen.fanout import Asker, answers
 from corpusgen.mock.answer import answer_to, read_question
 from corpusgen.mock.bill import Prices
@@ -24,6 +24,7 @@ from corpusgen.stages.task import load_task, request_for
 from corpusgen.teachers.billing import NOTHING_KNOWN, Billing
 from corpusgen.teachers.endpoint import Endpoint
 from corpusgen.teachers.pacing import Pacer
+from corpusgen.teachers.rates import Ticket
 from corpusgen.teachers.wire import request_body
 
 PRICES = Prices(input_per_mtok=10_000_000, output_per_mtok=40_000_000)
@@ -35,13 +36,14 @@ class HurriedPacer(Pacer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pauses: list[float] = []
+        self.pauses: list[float | None] = []
 
-    def pause(self, seconds: float) -> None:
-        self.pauses.append(seconds)
+    def failed(self, ticket: Ticket, error: TeacherError) -> None:
+        if isinstance(error, RateLimited) or error.retry_after_s is not None:
+            self.pauses.append(error.retry_after_s)
 
-    async def turn(self) -> None:
-        pass
+    async def turn(self, input_tokens: int = 0, output_tokens: int = 0) -> Ticket:
+        return Ticket(0, 0.0, input_tokens, output_tokens, False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ class Outcome:
     raised: CorpusgenError | None = None
     calls: list[Call] = field(default_factory=list)
     drops: Counter[str] = field(default_factory=Counter)
-    pauses: list[float] = field(default_factory=list)
+    pauses: list[float | None] = field(default_factory=list)
     booked: dict[str, int] = field(default_factory=dict)
     """Settled, promised and unconfirmed together, by unit."""
     contradictions: list[str] = field(default_factory=list)

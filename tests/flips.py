@@ -1,4 +1,4 @@
-"""One bit at a time is flipped in what a corpus keeps outside its journal, and verify must say so.
+"""One bit at a time is flipped in shards, manifest and exported ledgers, and verify must say so.
 
 ``python tests/flips.py [--flips N] [--seed N] [--json]``
 """
@@ -13,6 +13,8 @@ import random
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 os.environ["CORPUSGEN_CACHE"] = "off"
@@ -22,7 +24,9 @@ from flow_samples import open_corpus, write_task
 from corpusgen.corpus import Corpus
 from corpusgen.pipeline import generate
 from corpusgen.stages import committing
+from corpusgen.stages.ledger_export import check_ledger, export_ledger
 from corpusgen.stages.verifying import verify
+from corpusgen.store.ledger_file import side_file
 
 ITEMS = 120
 ROWS_PER_SHARD = 30
@@ -39,17 +43,43 @@ def measure(flips: int, seed: int) -> dict[str, object]:
             if said := verify(corpus):
                 raise RuntimeError(f"the corpus is not sound to begin with: {said}")
             choose = random.Random(seed)
-            files = [corpus.folder / "MANIFEST.json", *sorted((corpus.folder / "shards").rglob("*.parquet"))]
+            ledgers = [Path(folder) / f"ledger{form}" for form in (".csv", ".jsonl", ".parquet")]
+            files: list[tuple[Path, Look]] = [(file, partial(verify, corpus)) for file in _kept(corpus)]
+            files += [pair for ledger in ledgers for pair in _exported(corpus, ledger)]
             for at in range(flips):
-                file = files[at % len(files)]
+                file, look = files[at % len(files)]
                 place = _flip(file, choose)
-                kind = file.suffix.removeprefix(".")
-                tried[kind] += 1
-                noticed = bool(verify(corpus))
-                found[kind] += noticed
+                tried[_kind(file)] += 1
+                noticed = bool(look())
+                found[_kind(file)] += noticed
                 missed += [] if noticed else [f"{file.name}: bit {place % 8} of byte {place // 8}"]
                 _turn(file, place)
+            if left := [str(file) for file, look in files if look()]:
+                raise RuntimeError(f"something was found where nothing was flipped: {left}")
     return {"bit_flips": tried.total(), "bit_flips_found": found.total(), "by_kind": dict(tried), "missed": missed}
+
+
+Look = Callable[[], Sequence[object]]
+
+
+def _kept(corpus: Corpus) -> list[Path]:
+    return [corpus.folder / "MANIFEST.json", *sorted((corpus.folder / "shards").rglob("*.parquet"))]
+
+
+def _exported(corpus: Corpus, ledger: Path) -> list[tuple[Path, Look]]:
+    """A ledger and the digest beside it, and how to look at both."""
+    export_ledger(corpus, ledger)
+
+    def look() -> Sequence[object]:
+        return check_ledger(corpus, ledger).findings
+
+    return [(ledger, look), (side_file(ledger), look)]
+
+
+def _kind(file: Path) -> str:
+    if file.parent.name == "words":
+        return "shard"
+    return "manifest" if file.name == "MANIFEST.json" else "ledger"
 
 
 async def _fill(task: Path, corpus: Corpus) -> None:

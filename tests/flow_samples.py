@@ -17,7 +17,8 @@ from aiohttp import web
 from teacher_samples import chat_reply
 
 from corpusgen.assemble import RunFacts
-from corpusgen.budget.ledger import UNITS, Cap, Ledger, balances
+from corpusgen.budget.amounts import UNITS
+from corpusgen.budget.ledger import Cap, Ledger, balances
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus
 from corpusgen.fanout import Asker

@@ -171,5 +171,7 @@ _STRATEGIES: dict[str, st.SearchStrategy[Any]] = {
     "verdicts": st.lists(_verdict, max_size=2).map(tuple),
     "calibrated_label": st.none() | _text,
     "calibrated_logprobs": st.none() | st.lists(st.floats(-100, 0, width=32), max_size=4).map(tuple),
-    "schema_version": st.just(1),
+    "structured": st.none() | _text,
+    "teacher_role": st.sampled_from([None, "primary", "fallback", "mixture"]),
+    "schema_version": st.just(2),
 }

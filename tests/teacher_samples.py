@@ -54,6 +54,52 @@ def chat_reply(message: dict[str, Any] | None = None, finish_reason: Any = "stop
     return reply(**{"choices": [choice], **fields})
 
 
+def response(text: str = "animal", *items: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A well-formed answer of OpenAI's Responses."""
+    part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    usage = {
+        "input_tokens": 3,
+        "output_tokens": 1,
+        "total_tokens": 4,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }
+    whole = {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "status": "completed",
+        "model": "m-1",
+        "error": None,
+    }
+    whole |= {"incomplete_details": None, "parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
+    return {**whole, "output": [*items, message], "usage": usage, **fields}
+
+
+def claude(*blocks: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A well-formed answer of Anthropic's Messages."""
+    content = list(blocks) or [{"type": "text", "text": "animal"}]
+    whole = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m-1", "content": content}
+    usage = {"input_tokens": 3, "output_tokens": 1}
+    return {**whole, "stop_reason": "end_turn", "stop_sequence": None, "usage": usage, **fields}
+
+
+def every_format(**changes: Any) -> Handler:
+    """A server that answers each path in its own wire format, a label with log-probabilities where there are any."""
+    both = chat_reply({"content": "animal"}) | {"id": "x"}
+    both["choices"][0] |= {"text": " animal", "logprobs": ranked((" animal", -0.5), (" food", -1.5))}
+    told = response()
+    told["output"][0]["content"][0]["logprobs"] = both["choices"][0]["logprobs"]["content"]
+    bodies = {"completions": both, "responses": told, "messages": claude()}
+
+    async def handler(asked: web.Request) -> web.Response:
+        body = {**bodies[asked.path.rpartition("/")[2]], **changes}
+        return web.Response(body=orjson.dumps(body), headers={"x-request-id": "req-1"})
+
+    return handler
+
+
 def ranked(*tokens: tuple[str, float]) -> dict[str, Any]:
     """Log-probabilities of one position, in the shape of OpenAI's chat."""
     entries = [{"token": token, "bytes": list(token.encode()), "logprob": logprob} for token, logprob in tokens]

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from corpusgen.errors import SpecError
+from corpusgen.errors import RateLimited, SpecError
+from corpusgen.mock.server import Options, RateLimit, mock_teacher
+from corpusgen.records import Message, Request
+from corpusgen.spec import TeacherSpec, Unbilled
 from corpusgen.teachers.billing import NOTHING_KNOWN, BillingFact, billing_of, load_facts, shipped_facts
+from corpusgen.teachers.registry import open_teacher
 
 
 def fact(**fields: object) -> BillingFact:
@@ -70,3 +75,22 @@ def test_a_mistake_in_the_table_is_found_with_its_line(tmp_path: Path) -> None:
     assert f"{path}:5: billing.0.statuses.0" in said
     assert f"{path}:6: billing.0.billed: must be true or false" in said
     assert "billing.0.source: this field is required" in said
+
+
+@pytest.mark.parametrize("unbilled", [None, Unbilled(statuses=(429,), source="our contract of 2026-11-01, section 4")])
+async def test_a_caller_who_knows_what_is_not_charged_can_say_so(tmp_path: Path, unbilled: Unbilled | None) -> None:
+    async with mock_teacher(Options(rate_limit=RateLimit(per_s=0.001, burst=1))) as mock:
+        spec = TeacherSpec(name="endpoint/m", parameters={"max_tokens": 1}, base_url=mock.base_url, unbilled=unbilled)
+        teacher = open_teacher(spec, folder=tmp_path, clock=lambda: datetime.now(UTC))
+        asked = Request(
+            teacher="t",
+            model="m",
+            api="chat",
+            messages=(Message(role="user", content="x"),),
+            parameters={"max_tokens": 1},
+        )
+        await teacher.ask(asked, timeout_s=5)
+        with pytest.raises(RateLimited) as caught:
+            await teacher.ask(asked, timeout_s=5)
+        await teacher.aclose()
+    assert caught.value.billable is (unbilled is None)

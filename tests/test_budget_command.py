@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from command import corpusgen
 from flow_samples import write_task
+
+from corpusgen.budget.amounts import Amounts
+from corpusgen.budget.leases import Leases
+from corpusgen.corpus import Corpus
 
 
 @pytest.fixture
@@ -42,6 +47,21 @@ def test_a_cap_on_the_corpus_is_cap_enough_for_a_teacher_that_costs_money(corpus
     assert corpusgen("run", task, "--corpus", corpus, "-q").code == 2
     assert corpusgen("budget", "set", "corpus", "usd=0.01", "--per", "month", "--corpus", corpus).code == 0
     assert corpusgen("run", task, "--corpus", corpus, "-q").code == 0
+
+
+def test_what_is_only_leased_is_told_from_what_calls_were_promised(corpus: Path) -> None:
+    with Corpus.open(corpus) as opened:
+        leases = Leases(journal=opened.journal)
+        held = Amounts(microusd=2_000_000, requests=9)
+        lease = asyncio.run(leases.grant(("corpus", "user:service"), held, seconds=3600))
+        assert lease is not None
+        found = corpusgen("budget", "show", "--corpus", corpus, "--json").object["balances"]
+        (money,) = (one for one in found if (one["scope"], one["unit"]) == ("user:service", "usd"))
+        assert (money["promised"], money["leased"], money["settled"]) == (2_000_000, 2_000_000, 0)
+        told = corpusgen("budget", "show", "--corpus", corpus).stdout
+        assert "promised $2.000000, unconfirmed $0.000000, $2.000000 of the promised only leased so far" in told
+        asyncio.run(leases.give_back(lease))
+    assert "only leased" not in corpusgen("budget", "show", "--corpus", corpus).stdout
 
 
 def test_none_takes_a_cap_away(corpus: Path) -> None:

@@ -15,18 +15,8 @@ from hypothesis import strategies as st
 from teacher_samples import server
 
 import corpusgen
-from corpusgen.budget.ledger import (
-    Amounts,
-    Balance,
-    Cap,
-    Intent,
-    Ledger,
-    Reservation,
-    balances,
-    in_period,
-    period_of,
-    remove_caps,
-)
+from corpusgen.budget.amounts import Amounts, in_period, period_of
+from corpusgen.budget.ledger import Balance, Cap, Intent, Ledger, Reservation, balances, remove_caps
 from corpusgen.cli.options import parse_budget
 from corpusgen.corpus import microseconds
 from corpusgen.errors import BudgetExhausted, UsageError

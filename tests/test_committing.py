@@ -17,7 +17,7 @@ from corpusgen.journal import Journal
 from corpusgen.prompting.prompts import Prompt, prompts
 from corpusgen.records import Completion, Reply, Request
 from corpusgen.stages import committing
-from corpusgen.stages.committing import commit_records, committed_shards, one_at_a_time
+from corpusgen.stages.committing import ROWS_PER_SHARD, commit_records, committed_shards, one_at_a_time
 from corpusgen.stages.opening import Run, open_run
 from corpusgen.stages.task import load_task, request_for
 from corpusgen.store.manifest import Manifest, read_manifest
@@ -172,3 +172,7 @@ def test_one_process_at_a_time_commits(tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with path.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_ten_thousand_places_of_a_run_are_a_shard() -> None:
+    assert ROWS_PER_SHARD == 10_000, "another number would write the same run to other files"

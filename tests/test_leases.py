@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 from test_ledger import AMOUNTS, ANY_SCOPES, IN_MEMORY, SCOPES, Model, intent
 
-from corpusgen.budget.leases import Lease, LeaseEnded, Leases, Lender
-from corpusgen.budget.ledger import DAY_US, UNITS, Amounts, Cap, Ledger, Reservation, balances
+from corpusgen.budget.amounts import DAY_US, UNITS, Amounts
+from corpusgen.budget.leases import Borrower, Lease, LeaseEnded, Leases, Lender
+from corpusgen.budget.ledger import Cap, Ledger, Reservation, balances, set_caps
+from corpusgen.corpus import Corpus
 from corpusgen.errors import BudgetExhausted
 from corpusgen.journal import Journal, Transaction
 from corpusgen.spec import Unit
@@ -98,6 +103,91 @@ async def test_a_lease_that_is_over_frees_its_rest_for_those_who_wait(journal: J
     await waiting
     assert promised(journal) == 1
     assert not violations(journal)
+
+
+async def test_a_renewed_lease_lasts_from_now_on(journal: Journal, clock: Clock) -> None:
+    ledger, leases = Ledger(journal), Leases(journal=journal)
+    lease = await lease_of(journal, seconds=60)
+    clock.now_us = 50_000_000
+    renewed = await leases.renew(lease, seconds=60)
+    assert (renewed.lease_id, renewed.expires_us) == (lease.lease_id, 110_000_000)
+    clock.now_us = 100_000_000
+    assert await ledger.recover() == 0
+    await leases.draw(renewed, intent(ONE))
+    clock.now_us = 110_000_000
+    with pytest.raises(LeaseEnded, match="is over"):
+        await leases.renew(renewed, seconds=60)
+    assert not violations(journal)
+
+
+async def test_renewing_carries_no_lease_into_the_next_day(journal: Journal, clock: Clock) -> None:
+    clock.now_us = DAY_US - 10
+    lease = await lease_of(journal, seconds=0.000005)
+    assert (await Leases(journal=journal).renew(lease, seconds=3600)).expires_us == DAY_US
+
+
+async def test_nobody_renews_what_was_given_back_or_belongs_to_others(journal: Journal) -> None:
+    leases = Leases(journal=journal)
+    lease, other = await lease_of(journal), await lease_of(journal)
+    await leases.give_back(lease)
+    await journal.run(lambda transaction: transaction.execute("update leases set owner_id = 99") and None)
+    for over in (lease, other):
+        with pytest.raises(LeaseEnded):
+            await leases.renew(over, seconds=60)
+
+
+async def test_a_borrower_reserves_as_the_ledger_does(journal: Journal) -> None:
+    ledger = Ledger(journal)
+    await ledger.set_caps([cap(25)])
+    borrower = Borrower(lender=Leases(journal=journal), share=TEN)
+    calls = [await borrower.reserve(intent(ONE)) for _ in range(25)]
+    assert promised(journal) == 25  # near the end it borrows call by call
+    waiting = asyncio.create_task(borrower.reserve(intent(ONE)))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    await journal.run(lambda transaction: ledger.release(transaction, calls[0], "not sent"))
+    await waiting
+    for call in calls[1:]:
+        await journal.run(lambda transaction, call=call: ledger.settle(transaction, call, ONE))  # type: ignore[misc]
+    await journal.run(lambda transaction: ledger.settle(transaction, waiting.result(), ONE))
+    with pytest.raises(BudgetExhausted):
+        await borrower.reserve(intent(ONE))
+    await borrower.aclose()
+    assert not violations(journal)
+
+
+async def test_a_borrower_that_closes_frees_what_it_did_not_draw(journal: Journal, clock: Clock) -> None:
+    borrower = Borrower(lender=Leases(journal=journal), share=TEN, seconds=60)
+    await asyncio.gather(*(borrower.reserve(intent(ONE)) for _ in range(3)))
+    assert promised(journal) == 10
+    clock.now_us = 61_000_000  # over: the next call asks for another
+    await borrower.reserve(intent(ONE))
+    assert promised(journal) == 3 + 10
+    await borrower.aclose()
+    assert promised(journal) == 4
+    assert not violations(journal)
+
+
+def test_drawers_in_several_processes_never_pass_a_cap(tmp_path: Path) -> None:
+    caps = {"microusd": 1_000_000, "tokens": 20_000, "requests": 90}
+    with Corpus.open(tmp_path) as corpus:
+        in_force = [Cap(scope="corpus", unit=unit, cap=amount, origin="test") for unit, amount in caps.items()]  # type: ignore[arg-type]
+        corpus.journal.run_now(lambda transaction: set_caps(transaction, in_force))
+        command = [sys.executable, str(Path(__file__).with_name("drawing_child.py")), str(tmp_path)]
+        children = [subprocess.Popen([*command, str(seed), "8"], stdout=subprocess.PIPE) for seed in range(4)]
+        passed = list[object]()
+        while any(child.poll() is None for child in children):
+            passed += corpus.journal.query(
+                "select * from balances join caps using (scope, unit) where settled + promised + unconfirmed > cap"
+            )
+            time.sleep(0.02)
+        sent = [int(child.communicate()[0]) for child in children]
+        assert not passed
+        assert min(sent) >= 0 < max(sent)
+        assert (sum(sent), promised(corpus.journal)) == (sum(states(corpus.journal).values()), 0)
+        assert not violations(corpus.journal)
+        booked = next(at for at in balances(corpus.journal, ["corpus"]) if at.unit == "microusd")
+        assert booked.settled + booked.unconfirmed > 900_000  # what leases hold is not lost to the others
 
 
 async def test_no_lease_outlives_its_day(journal: Journal, clock: Clock) -> None:
@@ -227,6 +317,17 @@ class LeaseMachine(RuleBasedStateMachine):
         left = Amounts() if held.ended else held.left
         assert self.loop.run_until_complete(self.leases.give_back(held.lease)) == left
         self.end(held)
+
+    @rule(held=held, seconds=st.integers(0, 100))
+    def renew(self, held: Held, seconds: int) -> None:
+        over = held.ended or held.lease.expires_us <= self.clock.now_us
+        try:
+            held.lease = self.loop.run_until_complete(self.leases.renew(held.lease, seconds=seconds))
+        except LeaseEnded:
+            assert over
+            return
+        assert not over
+        assert held.lease.expires_us == self.clock.now_us + seconds * 1_000_000
 
     @rule(seconds=st.integers(0, 40))
     def time_passes(self, seconds: int) -> None:

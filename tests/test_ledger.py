@@ -14,7 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from corpusgen.budget.ledger import UNITS, Amounts, Balance, Cap, Check, Intent, Ledger, Reservation, balances
+from corpusgen.budget.amounts import UNITS, Amounts
+from corpusgen.budget.ledger import Balance, Cap, Check, Intent, Ledger, Reservation, balances
 from corpusgen.budget.prices import Rate
 from corpusgen.errors import BudgetExhausted, NotSent, RequestRefused, TeacherTimeout
 from corpusgen.journal import Journal

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from simulation.clock import VirtualLoop
 
-from corpusgen.budget.ledger import Amounts, Intent, Ledger, Reservation, claim_on
+from corpusgen.budget.amounts import Amounts
+from corpusgen.budget.ledger import Intent, Ledger, Reservation, claim_on
 from corpusgen.corpus import Corpus
 from corpusgen.errors import BudgetExhausted, CorpusgenError, TeacherFault
 from corpusgen.fanout import answers

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusgen.errors import CorpusDamaged, CorpusTooNew, CorpusUnwritable
-from corpusgen.store.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest, write_manifest
+from corpusgen.store.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    ShardEntry,
+    encode,
+    manifest_of,
+    read_manifest,
+    write_manifest,
+)
 
 ENTRY = ShardEntry(
     dataset="word-domain",
@@ -119,6 +127,12 @@ def test_a_folder_that_cannot_be_written_leaves_the_old_manifest(tmp_path: Path)
 def test_no_temporary_file_is_left(tmp_path: Path) -> None:
     write_manifest(tmp_path, [ENTRY])
     assert os.listdir(tmp_path) == [MANIFEST_NAME]
+
+
+def test_there_is_one_way_to_write_a_manifest(tmp_path: Path) -> None:
+    other = replace(ENTRY, name="train-00001.parquet")
+    assert write_manifest(tmp_path, [other, ENTRY]) == manifest_of([ENTRY, other])
+    assert encode(manifest_of([ENTRY, other])) == (tmp_path / MANIFEST_NAME).read_bytes()
 
 
 def _edit(corpus: Path, **changes: object) -> None:

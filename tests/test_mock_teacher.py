@@ -8,10 +8,14 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import anthropic
+import openai
 import pytest
 from click.testing import CliRunner
 from fault_samples import options
@@ -23,16 +27,18 @@ from corpusgen.cli.main import corpusgen
 from corpusgen.errors import UsageError
 from corpusgen.mock.answer import Question, answer_to, read_question
 from corpusgen.mock.bill import Bill, Prices
+from corpusgen.mock.examples import example
 from corpusgen.mock.plan import KINDS, PROFILES, FaultPlan, parse_faults
 from corpusgen.mock.server import MockTeacher, RateLimit, mock_teacher
 from corpusgen.records import Usage
 from corpusgen.teachers.endpoint import connect
+from corpusgen.teachers.json_schema import misfits
 from corpusgen.teachers.wire import read_completion, request_body
 
 ROOT = Path(__file__).parent.parent
 
 
-def chat(text: str, **fields: Any) -> dict[str, Any]:
+def chat(text: Any, **fields: Any) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 8, **fields}
 
 
@@ -99,7 +105,10 @@ def test_usage_is_within_what_a_client_can_foresee(text: str, most: int) -> None
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user"}]}, "every content must be text"),
         (chat("x", max_tokens=0), "max_tokens"),
-        (chat("x", stream=True), "stream"),
+        (chat("x", n=0), "n: a whole number"),
+        (chat("x", top_logprobs=3), "needs logprobs"),
+        (chat("x", reasoning_effort="low", temperature=1), "'temperature'"),
+        (chat([{"type": "image_url", "image_url": {}}]), "reads text only"),
     ],
 )
 async def test_what_is_no_question_is_refused_and_free(asked: Any, complaint: str) -> None:
@@ -111,9 +120,9 @@ async def test_what_is_no_question_is_refused_and_free(asked: Any, complaint: st
 
 async def test_other_paths_are_named_in_the_refusal() -> None:
     async with mock_teacher() as mock:
-        status, body, _ = await post(mock, {}, path="/embeddings")
+        status, body, _ = await post(mock, {}, path="/moderations")
     assert status == 404
-    assert b"POST /v1/embeddings" in body
+    assert b"POST /v1/moderations" in body
 
 
 # --- the bill --------------------------------------------------------------------------------------------------------
@@ -256,24 +265,66 @@ async def test_more_than_the_rate_limit_is_told_to_wait_and_not_charged() -> Non
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def test_the_command_serves_until_it_is_interrupted_and_prints_its_bill() -> None:
-    command = [sys.executable, "-m", "corpusgen", "mock-teacher", "--labels", "yes,no", "--input-usd-per-mtok", "10"]
+@contextmanager
+def command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process of its own."""
     inherited = os.environ.get("PYTHONPATH", "")
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{inherited}"}
+    whole = [sys.executable, "-m", "corpusgen", "mock-teacher", *arguments]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        mock = MockTeacher(options=options(), base_url=json.loads(process.stdout.readline())["base_url"])
+    with subprocess.Popen(whole, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The next line it prints."""
+    assert process.stdout is not None
+    told: dict[str, Any] = json.loads(process.stdout.readline())
+    return told
+
+
+def test_the_command_serves_until_it_is_interrupted_and_prints_its_bill() -> None:
+    with command("--labels", "yes,no", "--input-usd-per-mtok", "10") as process:
+        mock = MockTeacher(options=options(), base_url=line(process)["base_url"])
         with socket.create_connection(("127.0.0.1", int(mock.base_url.split(":")[2].split("/")[0]))):
             answer = read_completion(asyncio.run(post(mock, chat("a swan")))[1], api="chat")
             process.send_signal(signal.SIGINT)  # while somebody is still on the line
-        found = json.loads(process.stdout.readline())["bill"]
+        found = line(process)["bill"]
         assert process.wait(20) == 0
-        assert process.stderr.read() == ""
+        assert process.stderr is not None
+        told = process.stderr.read()
+    assert f'Anthropic(base_url="{mock.origin}", api_key="any")' in told
+    assert "Traceback" not in told
     assert answer.text in ("yes", "no")
     assert found["requests"] == 1
     assert found["billed_microusd"] == 10 * answer.usage.input_tokens + 4
+
+
+def test_official_clients_run_against_the_command_batches_included() -> None:
+    price = ("--input-usd-per-mtok", "2", "--output-usd-per-mtok", "2")
+    with command("--require-key", "k", "--batch-delay", "0", "--token-limit", "5000", "--untold", *price) as process:
+        where = line(process)
+        with openai.OpenAI(base_url=where["base_url"], api_key="k", max_retries=0) as asking:
+            chatted = asking.chat.completions.create(**chat("one"))
+            told = {"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": chat("two")}
+            source = asking.files.create(file=("in.jsonl", json.dumps(told).encode()), purpose="batch")
+            made = asking.batches.create(
+                input_file_id=source.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+            batched = asking.batches.retrieve(made.id).usage
+        with anthropic.Anthropic(base_url=where["anthropic_base_url"], api_key="k", max_retries=0) as other:
+            message = other.messages.create(**chat("three")).usage
+        process.send_signal(signal.SIGINT)
+        bill = line(process)["bill"]
+    assert chatted.usage is not None
+    assert batched is not None
+    live = chatted.usage.total_tokens + message.input_tokens + message.output_tokens
+    assert bill["billed_tokens"] == live + batched.total_tokens
+    assert bill["billed_microusd"] == 2 * live + batched.total_tokens
+    assert bill["batches"].keys() == {made.id}
 
 
 def test_the_command_lists_every_fault() -> None:
@@ -290,3 +341,48 @@ def test_the_command_refuses_what_it_cannot_do(arguments: list[str]) -> None:
     refused = CliRunner().invoke(corpusgen, ["mock-teacher", *arguments])
     assert refused.exit_code != 0
     assert arguments[0] in str(refused.exception) + refused.output
+
+
+# --- JSON that a schema accepts --------------------------------------------------------------------------------------
+
+LEAVES = st.sampled_from(
+    [
+        {"type": "string"},
+        {"type": "string", "minLength": 12, "maxLength": 14},
+        {"type": "string", "enum": ["a", "b"]},
+        {"type": "integer", "minimum": 3, "exclusiveMaximum": 5},
+        {"type": "integer", "multipleOf": 7, "maximum": -20},
+        {"type": "number", "exclusiveMinimum": 0, "maximum": 0.5},
+        {"type": ["null", "string"]},
+        {"type": "boolean"},
+        {"const": {"a": 1}},
+        {"anyOf": [{"type": "null"}, {"type": "integer"}]},
+        {"$ref": "#/$defs/bird"},
+    ]
+)
+BIRD = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "mate": {"anyOf": [{"$ref": "#/$defs/bird"}, {"type": "null"}]}},
+    "required": ["name", "mate"],
+    "additionalProperties": False,
+}
+
+
+def arrays(items: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    sizes = {"minItems": st.integers(0, 2), "maxItems": st.integers(2, 4)}
+    return st.fixed_dictionaries({"type": st.just("array"), "items": items}, optional=sizes)
+
+
+def objects(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.dictionaries(st.sampled_from("abc"), values, min_size=1).map(
+        lambda properties: {"type": "object", "properties": properties, "required": sorted(properties)}
+    )
+
+
+SCHEMAS = st.recursive(LEAVES, lambda inner: arrays(inner) | objects(inner), max_leaves=8)
+
+
+@given(schema=SCHEMAS, draws=st.binary(min_size=32, max_size=32))
+def test_what_is_filled_in_keeps_to_the_schema(schema: dict[str, Any], draws: bytes) -> None:
+    whole = {**schema, "$defs": {"bird": BIRD}}
+    assert misfits(whole, example(whole, draws)) == []

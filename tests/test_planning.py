@@ -5,26 +5,34 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import yaml
+from command import corpusgen
 from fault_samples import MAX_TOKENS, HurriedPacer, options, write_mock_task
-from flow_samples import no_sleep, open_corpus, write_task
+from flow_samples import FREE, fixed_clock, no_sleep, open_corpus, prompt, saying, write_task
 
-from corpusgen.budget.ledger import Amounts, balances
+from corpusgen.budget.amounts import CAPPED, Amounts
+from corpusgen.budget.ledger import balances
 from corpusgen.corpus import Corpus
+from corpusgen.errors import SpecError
 from corpusgen.fanout import answers
 from corpusgen.mock.plan import FaultPlan
 from corpusgen.mock.server import MockTeacher, mock_teacher
 from corpusgen.prompting.prompts import prompts
+from corpusgen.spec import Budget, TeacherSpec
+from corpusgen.stages.estimating import Estimate, Estimator, Learned, PerRequest
+from corpusgen.stages.hindsight import plan_json, plan_lines
 from corpusgen.stages.opening import open_run
-from corpusgen.stages.planning import Estimate, Plan, plan
+from corpusgen.stages.planning import SAMPLE, Plan, _Sample, plan
 from corpusgen.stages.task import Task, load_task, request_for
 from corpusgen.teachers.billing import NOTHING_KNOWN
 from corpusgen.teachers.endpoint import Endpoint
+from corpusgen.teachers.scripted import scripted
 
 SEEDS = 12
 FIGURES = ("requests", "tokens", "microusd", "bill")
@@ -189,6 +197,150 @@ async def test_a_label_outside_the_runners_up_may_be_asked_for_twice(tmp_path: P
         made = await plan(load_task(path), corpus)
     assert made.requests.low == 10
     assert made.requests.high >= 20
+
+
+LIMITS = [
+    ({"requests_per_minute": 30}, (0, 40), "requests_per_minute"),
+    ({"requests_per_second": 0.5}, (39, 40), "requests_per_second"),
+    ({"requests_per_minute": 6_000, "tokens_per_minute": 40}, (0, 0), "tokens_per_minute"),
+    ({"requests_per_minute": 1e6}, (0, 0), "latency"),
+]
+
+
+@pytest.mark.parametrize(("limits", "least", "slowest"), LIMITS)
+async def test_known_limits_decide_how_long_it_takes(
+    tmp_path: Path, limits: dict[str, float], least: tuple[int, int], slowest: str
+) -> None:
+    task = write_task(tmp_path, items=20, teacher={"rate": limits})
+    with open_corpus(tmp_path / "corpus") as corpus:
+        made = await plan(load_task(task), corpus)
+    assert made.wall_s is not None
+    assert made.slowest == slowest
+    assert made.wall_s.low >= least[0]
+    assert made.wall_s.likely >= least[1]
+    assert made.wall_s.low <= made.wall_s.likely <= made.wall_s.high
+    assert made.to_json()["limits"] == limits
+
+
+async def test_limits_bind_what_was_learnt_of_latency(tmp_path: Path) -> None:
+    words = [f"word {at}" for at in range(60)]
+    async with mock_teacher(options()) as mock:
+        path = write_mock_task(tmp_path, mock.base_url, words[:20])
+        with open_corpus(tmp_path / "corpus") as corpus:
+            await run(load_task(path), corpus)
+            spec = yaml.safe_load(write_mock_task(tmp_path, mock.base_url, words).read_text())
+            spec["teachers"][0]["rate"] = {"requests_per_minute": 60}
+            path.write_text(yaml.safe_dump(spec))
+            made = await plan(load_task(path), corpus)
+    assert made.wall_s is not None
+    assert (made.slowest, made.splits[0].known) == ("requests_per_minute", 20)
+    assert 40 <= made.wall_s.likely <= made.wall_s.high <= 40 * 2.5
+
+
+def test_what_the_page_on_budgets_shows_is_a_spec() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "budgets.md").read_text()
+    budget, teacher = (page.partition(f"```yaml {kind}\n")[2].partition("```")[0] for kind in ("budget", "teacher"))
+    assert set(Budget.model_validate(yaml.safe_load(budget)).caps()) == set(CAPPED)
+    assert TeacherSpec.model_validate(yaml.safe_load(teacher)).rate.tokens_per_minute == 200_000
+
+
+def test_limits_are_no_part_of_what_is_asked(tmp_path: Path) -> None:
+    fast = load_task(write_task(tmp_path / "fast", items=2))
+    slow = load_task(write_task(tmp_path / "slow", items=2, teacher={"rate": {"requests_per_minute": 1}}))
+    worth = load_task(write_task(tmp_path / "worth", items=2, budget={"compute_usd_per_hour": 0.1}))
+    assert fast.identity == slow.identity == worth.identity
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"requests_per_minute": 0}, "teachers.0.rate.requests_per_minute: must be 1 or more, found 0"),
+        ({"requests_per_second": -1}, "teachers.0.rate.requests_per_second: must be more than 0"),
+        ({"tokens_per_minute": 1.5}, "must be a whole number, found 1.5"),
+        ({"rpm": 500}, "no such field"),
+    ],
+)
+def test_limits_that_cannot_be_are_refused(tmp_path: Path, wrong: dict[str, float], told: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(told)):
+        load_task(write_task(tmp_path, items=2, teacher={"rate": wrong}))
+
+
+def estimator(task: Task, learned: Learned | None) -> Estimator:
+    teacher = scripted(saying(), clock=fixed_clock)
+    own = replace(teacher, card=replace(teacher.card, route="self_hosted"))
+    each = PerRequest(input_bound=100.0, longest_input=100.0, most_output=8, worst_microusd=0.0)
+    return Estimator(task=task, teacher=own, rate=FREE, each=each, learned=learned, in_flight=2)
+
+
+def test_processor_time_of_ones_own_is_planned_once_it_is_known(tmp_path: Path) -> None:
+    task = load_task(write_task(tmp_path, items=2))
+    known = Learned(
+        answers=50,
+        calls=50,
+        input_share=0.5,
+        output_tokens=4.0,
+        booked_over_settled=1.0,
+        wider=None,
+        latency_s=0.5,
+        compute_s=0.2,
+    )
+    assert estimator(task, None).compute_s(Estimate(low=10, likely=10, high=20)) is None
+    found = estimator(task, known).compute_s(Estimate(low=10, likely=10, high=20))
+    assert found is not None
+    assert found.low < found.likely < found.high
+    assert found.likely == pytest.approx(2.0)
+
+
+async def test_a_plan_of_many_holds_few_of_them(tmp_path: Path) -> None:
+    task = load_task(write_task(tmp_path, items=5_000))
+    with open_corpus(tmp_path / "corpus") as corpus:
+        made = await plan(task, corpus)
+    assert made.requests.low == 5_000
+    taken = _Sample()
+    for at in range(5_000):
+        taken.add(prompt(f"p{at}").request)
+    assert SAMPLE <= len(taken.taken) < 2 * SAMPLE
+
+
+# --- afterwards ------------------------------------------------------------------------------------------------------
+
+
+async def test_afterwards_the_plan_is_held_against_what_came_of_it(tmp_path: Path) -> None:
+    words = [f"word {at}" for at in range(30)]
+    async with mock_teacher(options()) as mock:
+        day = Day(seed=1, folder=tmp_path, mock=mock, choose=random.Random(1))
+        with open_corpus(tmp_path / "corpus") as corpus:
+            first = day.task(20, words)
+            await day.ask(first, corpus, await plan(first, corpus))
+            task = day.task(30, words)
+            made = await plan(task, corpus)
+            await run(task, corpus)
+            lines = {line.name: line for line in plan_lines(made, corpus, "r1")}
+    assert lines["requests"].actual == 10  # not the twenty before
+    assert lines["money"].actual > 0
+    told = plan_json(tuple(lines.values()))
+    assert {"requests", "tokens", "money", "time"} == told.keys()
+    assert all(one["within"] for name, one in told.items() if name != "time"), told
+    assert told["requests"]["off"] == 0.0
+
+
+async def test_a_plan_that_sent_nothing_has_nothing_to_be_held_against(tmp_path: Path) -> None:
+    async with mock_teacher(options()) as mock:
+        task = load_task(write_mock_task(tmp_path, mock.base_url, ["a"]))
+        with open_corpus(tmp_path / "corpus") as corpus:
+            await run(task, corpus)
+            assert plan_lines(await plan(task, corpus), corpus, "r1") == ()
+
+
+def test_run_says_how_wrong_its_plan_was(tmp_path: Path) -> None:
+    price = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2, "source": "test"}
+    task = write_task(tmp_path, items=6, teacher={"free": False, "price": price}, budget={"usd": 1})
+    here = ("--corpus", tmp_path / "corpus", "-q")
+    assert corpusgen("run", task, *here, "--plan", "--json").object["plan"]["requests"]["actual"] == 6
+    task = write_task(tmp_path, items=8, teacher={"free": False, "price": price}, budget={"usd": 1})
+    told = corpusgen("run", task, *here, "--plan").stdout
+    assert "planned   requests: 2, within 2 to" in told
+    assert "planned   money: $0.0000" in told
 
 
 def test_the_plan_for_machines_has_its_keys(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from fault_samples import MAX_TOKENS, options, write_mock_task
 from flow_samples import Server, asker_of, endpoint, open_corpus, prompt, saying, states, violations, write_task
 from teacher_samples import chat_reply, server
 
-from corpusgen.budget.ledger import Amounts, Intent, balances
+from corpusgen.budget.amounts import Amounts
+from corpusgen.budget.ledger import Intent, balances
 from corpusgen.corpus import Corpus
 from corpusgen.errors import RequestRefused
 from corpusgen.fanout import Asker, answers

@@ -314,7 +314,7 @@ def test_the_command_confirms_frees_and_lists(corpus: Corpus, tmp_path: Path) ->
     folder = ("--corpus", corpus.folder)
     assert len(corpusgen("reconcile", *folder, "--json").object["unconfirmed"]) == 4
     dry = corpusgen("reconcile", path, *folder)
-    assert "confirmed 1 calls at $0.000070" in dry.stdout
+    assert "confirmed 1 call at $0.000070" in dry.stdout
     assert "nothing is freed" in dry.stderr
     ran = corpusgen("reconcile", path, *folder, "--covers", "2026-01-01/2026-01-01", "--json").object
     assert (len(ran["confirmed"]), len(ran["freed"]), ran["still_unconfirmed"]) == (0, 3, 0)

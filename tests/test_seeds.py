@@ -126,3 +126,13 @@ def test_other_kinds_of_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     assert "cannot be read: Is a directory" in complaint(tmp_path / "folder.csv")
     assert "cannot be read: No such file" in complaint(tmp_path / "missing.parquet")
+
+
+def test_an_image_among_the_texts_is_named_as_what_it_is(tmp_path: Path) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "https://pictures.example/1.png"}}
+    turns = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, picture]}]
+    for value in (turns, [picture], picture):
+        path = tmp_path / "seeds.jsonl"
+        path.write_text(json.dumps({"id": "1", "text": value}))
+        with pytest.raises(SeedError, match="row 1 holds image_url; teachers are asked in text"):
+            seeds(path)

@@ -229,6 +229,16 @@ def test_a_column_that_an_older_shard_lacks_reads_as_null(tmp_path: Path) -> Non
     assert read_columns([path], ["pii_kinds", "label"]).to_pylist() == [{"pii_kinds": None, "label": "animal"}]
 
 
+def test_a_shard_of_the_first_schema_is_written_again_as_it_was_and_reads_with_nulls(tmp_path: Path) -> None:
+    record = sample_record(structured='{"a":1}', teacher_role="fallback")
+    write_shard(tmp_path, "a.parquet", [record], version=1)
+    schema = pq.read_schema(tmp_path / "a.parquet")
+    assert not {"structured", "teacher_role"} & set(schema.names)
+    assert schema.metadata[b"corpusgen.schema_version"] == b"1"
+    (read,) = read_records([tmp_path / "a.parquet"])
+    assert (read.structured, read.teacher_role, read.schema_version) == (None, None, 1)
+
+
 def test_a_shard_can_be_verified_against_its_line_in_the_manifest(tmp_path: Path) -> None:
     entry = manifest_entry(write_shard(tmp_path, "a.parquet", sample_records(2)), dataset="demo", split="train")
     assert verify_shard(tmp_path / "a.parquet", entry) is None
@@ -238,7 +248,7 @@ def test_a_shard_can_be_verified_against_its_line_in_the_manifest(tmp_path: Path
 def test_metadata_travels_with_the_shard(tmp_path: Path) -> None:
     write_shard(tmp_path, "a.parquet", sample_records(1), metadata={"corpusgen.run": "run-1"})
     metadata = pq.read_schema(tmp_path / "a.parquet").metadata
-    assert (metadata[b"corpusgen.run"], metadata[b"corpusgen.schema_version"]) == (b"run-1", b"1")
+    assert (metadata[b"corpusgen.run"], metadata[b"corpusgen.schema_version"]) == (b"run-1", b"2")
 
 
 _CHILD = """

@@ -105,7 +105,7 @@ CHANGES = {
     "too many teachers": (
         WHOLE,
         "teachers:\n  - {name: a/b, parameters: {max_tokens: 1}}\n  - name: scripted/test",
-        "teachers: may have at most 1, found a list of 2",
+        "teachers.1: kind: label takes one teacher",
     ),
 }
 

@@ -285,6 +285,7 @@ async def test_what_a_failure_may_have_cost_is_what_is_known_of_the_provider(sta
     [
         ({"code": "insufficient_quota"}, RequestRefused),
         ({"code": "credit_balance_exhausted", "type": "insufficient_quota"}, RequestRefused),
+        ({"type": "rate_limit_error", "details": {"error_code": "enforced_spend_limit_reached"}}, RequestRefused),
         ({"code": "rate_limit_exceeded", "type": "tokens"}, RateLimited),
         ("insufficient_quota", RateLimited),
         ([], RateLimited),

@@ -119,8 +119,8 @@ def test_tool_calls_are_kept_as_json() -> None:
         (orjson.dumps(reply({"text": None})), "text as text, found 'null'"),
         (orjson.dumps(reply({"finish_reason": None})), "finish_reason"),
         (orjson.dumps(reply({"finish_reason": "abort"})), "abort"),
-        (orjson.dumps(reply(usage=None)), "usage"),
-        (orjson.dumps(reply(usage={"prompt_tokens": 1})), "usage.completion_tokens, found 'null'"),
+        (orjson.dumps(reply(usage=7)), "an object as usage"),
+        (orjson.dumps(reply(usage={"prompt_tokens": "1"})), "usage.prompt_tokens"),
     ],
 )
 def test_http_200_that_is_no_answer_says_what_was_found(body: bytes, found: str) -> None:
@@ -128,12 +128,21 @@ def test_http_200_that_is_no_answer_says_what_was_found(body: bytes, found: str)
         read_completion(body, api="completion")
 
 
-@pytest.mark.parametrize("number", [-5, True, 1.5, "many", 10**12, 2**70, None])
+@pytest.mark.parametrize("number", [-5, True, 1.5, "many", 10**12, 2**70])
 def test_usage_that_counts_nothing_is_refused(number: Any) -> None:
     body = orjson.dumps(reply(usage={"prompt_tokens": 0, "completion_tokens": 1}))
     absurd = body.replace(b'"prompt_tokens":0', b'"prompt_tokens":' + str(number).lower().encode())
     with pytest.raises(InvalidAnswer):
         read_completion(absurd, api="completion")
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [(None, (0, 0)), ({}, (0, 0)), ({"prompt_tokens": 3}, (3, 0)), ({"completion_tokens": 2}, (0, 2))],
+)
+def test_what_was_not_counted_is_said_not_to_be(usage: Any, counts: tuple[int, int]) -> None:
+    read = completion(reply(usage=usage)).usage
+    assert ((read.input_tokens, read.output_tokens), read.counted) == (counts, False)
 
 
 @pytest.mark.parametrize("details", [{"cached_tokens": 4}, {"cached_tokens": -1}, "none"])

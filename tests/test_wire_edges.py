@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
-from teacher_samples import chat_reply, reply
+from teacher_samples import chat_reply, reply, request
 
-from corpusgen.errors import InvalidAnswer
+from corpusgen.errors import InvalidAnswer, RequestRefused
 from corpusgen.records import Completion
-from corpusgen.teachers.wire import read_completion, shown
+from corpusgen.teachers.wire import read_completion, request_body, shown
 
 
 def chat(body: Any) -> Completion:
@@ -164,3 +165,85 @@ def test_an_empty_refusal_is_none() -> None:
 
 def test_no_output_is_no_output_where_nothing_says_more() -> None:
     assert chat(with_usage(completion_tokens=0)).usage.output_tokens == 0
+
+
+# --- the last that is taken and the first that is not -----------------------------------------------------------------
+
+
+def test_a_thousand_million_tokens_are_a_count_and_one_more_is_a_fault() -> None:
+    assert chat(with_usage(prompt_tokens=10**9)).usage.input_tokens == 10**9
+    with pytest.raises(InvalidAnswer, match="a count of tokens"):
+        chat(with_usage(prompt_tokens=10**9 + 1))
+
+
+@pytest.mark.parametrize(("length", "kept"), [(200, True), (201, False)])
+def test_a_name_may_be_so_long(length: int, kept: bool) -> None:
+    served = chat({**chat_reply({"content": "x"}), "model": "m" * length}).model_served
+    assert served == ("m" * length if kept else None)
+
+
+@pytest.mark.parametrize(("message", "fine"), [({}, False), ({"reasoning_content": "hm"}, True)])
+def test_what_is_cut_before_its_first_word_is_an_answer_only_if_it_reasoned(message: Any, fine: bool) -> None:
+    body = chat_reply({"content": None, **message}, finish_reason="length")
+    if fine:
+        assert (chat(body).text, chat(body).reasoning) == ("", "hm")
+    else:
+        with pytest.raises(InvalidAnswer, match="content"):
+            chat(body)
+
+
+def test_a_total_that_is_all_input_leaves_no_output() -> None:
+    assert chat(with_usage(completion_tokens=0, total_tokens=10)).usage.output_tokens == 0
+
+
+@pytest.mark.parametrize("column", ["token_logprobs", "top_logprobs"])
+def test_a_legacy_column_that_is_missing_is_unknown(column: str) -> None:
+    body = reply()
+    columns = {"token_logprobs": [-1.0, -2.0], "top_logprobs": [{"x": -1.0}, {"y": -2.0}], column: None}
+    body["choices"][0]["logprobs"] = {"tokens": ["x", "y"], **columns}
+    found = read_completion(orjson.dumps(body), api="completion", tokenizer="t").logprobs
+    assert found is not None
+    assert found.token_logprobs == ((None, None) if column == "token_logprobs" else (-1.0, -2.0))
+    assert found.topk_len == ((0, 0) if column == "top_logprobs" else (1, 1))
+    assert found.tokenizer == "t"
+
+
+def test_log_probabilities_of_all_kinds_stand_side_by_side() -> None:
+    body = chat_reply({"content": "x"})
+    entries = [{"token": "x", "logprob": value} for value in (-1.5, -2, None)]
+    body["choices"][0]["logprobs"] = {"content": entries}
+    found = read_completion(orjson.dumps(body), api="chat", tokenizer="t").logprobs
+    assert found is not None
+    assert found.token_logprobs == (-1.5, -2.0, None)
+    assert found.tokenizer == "t"
+
+
+@pytest.mark.parametrize("value", [False, "-1", [-1.0]])
+def test_a_log_probability_that_is_no_number_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidAnswer, match="unknown shape"):
+        chat(with_logprob(value))
+
+
+def test_a_foreign_text_is_looked_at_only_at_its_beginning() -> None:
+    assert shown(b"x" * 200) == repr("x" * 200)
+    assert shown("\N{GRINNING FACE}".encode() * 200) == repr("\N{GRINNING FACE}" * 200)
+    assert shown(b" " * 800 + b"x") == "''"
+
+
+def test_a_control_character_is_never_shown() -> None:
+    assert shown("a\x1b[2Jb\tc") == "'a [2Jb c'"
+
+
+def test_a_schema_is_to_be_held_to() -> None:
+    wanted = {"type": "object"}
+    sent = orjson.loads(request_body(replace(request(api="chat"), schema=wanted)))
+    assert sent["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "strict": True, "schema": wanted},
+    }
+
+
+@pytest.mark.parametrize("field", [{"schema": {"type": "object"}}, {"tools": [{"type": "function"}]}])
+def test_a_completion_takes_neither_tools_nor_a_schema(field: dict[str, Any]) -> None:
+    with pytest.raises(RequestRefused, match="neither tools nor a schema"):
+        request_body(replace(request(), **field))

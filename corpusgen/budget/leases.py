@@ -7,23 +7,15 @@ owner dies, such calls become unknown like any other, and the rest of the lease 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from corpusgen.budget.ledger import (
-    DAY_US,
-    UNITS,
-    Amounts,
-    Intent,
-    MustWait,
-    Reservation,
-    end_leases,
-    latest_us,
-    note_call,
-    promise,
-)
-from corpusgen.errors import CorpusgenError
+from corpusgen.budget.amounts import DAY_US, UNITS, Amounts
+from corpusgen.budget.ledger import POLL_S, Intent, MustWait, Reservation, end_leases, latest_us, note_call, promise
+from corpusgen.errors import BudgetExhausted, CorpusgenError
 from corpusgen.journal import Journal, Transaction
+from corpusgen.spec import Unit
 
 
 class LeaseEnded(CorpusgenError):
@@ -51,6 +43,10 @@ class Lender(Protocol):
         """A committed promise out of a lease; the call may be sent. Raises LeaseEnded."""
         ...
 
+    async def renew(self, lease: Lease, *, seconds: float) -> Lease:
+        """The same lease, from now on for so long. Raises LeaseEnded when it is over already."""
+        ...
+
     async def give_back(self, lease: Lease) -> Amounts:
         """End a lease; gives back what was left of it, which is free again."""
         ...
@@ -72,9 +68,25 @@ class Leases:
         """As Lender says. The call is booked in the lease's scopes, whatever the intent says."""
         return await self.journal.run(lambda transaction: _draw(transaction, lease, intent, self.journal.owner_id))
 
+    async def renew(self, lease: Lease, *, seconds: float) -> Lease:
+        """As Lender says. It still ends with its day (UTC); it may end sooner than before."""
+        lasting_us = round(seconds * 1_000_000)
+        return await self.journal.run(lambda transaction: _renew(transaction, lease, lasting_us, self.journal.owner_id))
+
     async def give_back(self, lease: Lease) -> Amounts:
         """As Lender says; a second time it is nothing."""
         return await self.journal.run(lambda transaction: end_leases(transaction, [lease.lease_id]))
+
+
+def leased(journal: Journal) -> dict[tuple[str, Unit], int]:
+    """What open leases hold and nobody has drawn yet, by scope and unit; part of what is promised there."""
+    found: dict[tuple[str, Unit], int] = {}
+    rows = journal.query(f"select scopes, {', '.join(UNITS)} from leases where ended_us is null")  # noqa: S608 - own names
+    for scopes, *left in rows:
+        for scope in scopes.split("\n"):
+            for unit, amount in zip(UNITS, left, strict=True):
+                found[scope, unit] = found.get((scope, unit), 0) + amount
+    return found
 
 
 def _grant(
@@ -95,7 +107,8 @@ def _grant(
     return Lease(lease_id=lease_id, scopes=scopes, granted=amounts, expires_us=expires_us)
 
 
-def _draw(transaction: Transaction, lease: Lease, intent: Intent, owner_id: int) -> Reservation:
+def _open(transaction: Transaction, lease: Lease, owner_id: int) -> tuple[str, list[int]]:
+    """Where an open lease is booked, and what is left of it."""
     rows = transaction.rows(
         f"select scopes, expires_us, {', '.join(UNITS)} from leases"  # noqa: S608 - own names
         " where lease_id = ? and owner_id = ? and ended_us is null",
@@ -104,6 +117,20 @@ def _draw(transaction: Transaction, lease: Lease, intent: Intent, owner_id: int)
     if not rows or rows[0][1] <= latest_us(transaction):
         raise LeaseEnded(f"lease {lease.lease_id} is over; give it back and ask for another")
     scopes, _, *left = rows[0]
+    return scopes, left
+
+
+def _renew(transaction: Transaction, lease: Lease, lasting_us: int, owner_id: int) -> Lease:
+    _open(transaction, lease, owner_id)
+    granted_us = transaction.rows("select granted_us from leases where lease_id = ?", (lease.lease_id,))[0][0]
+    # Of the day it was granted in, whatever today is: its calls are booked in that day's scopes.
+    expires_us = min(latest_us(transaction) + lasting_us, (granted_us // DAY_US + 1) * DAY_US)
+    transaction.execute("update leases set expires_us = ? where lease_id = ?", (expires_us, lease.lease_id))
+    return replace(lease, expires_us=expires_us)
+
+
+def _draw(transaction: Transaction, lease: Lease, intent: Intent, owner_id: int) -> Reservation:
+    scopes, left = _open(transaction, lease, owner_id)
     if intent.worst.exceeds(Amounts(**dict(zip(UNITS, left, strict=True)))):
         raise LeaseEnded(f"lease {lease.lease_id} does not cover the call; give it back and ask for another")
     taken = ", ".join(f"{unit} = {unit} - ?" for unit in UNITS)
@@ -113,3 +140,54 @@ def _draw(transaction: Transaction, lease: Lease, intent: Intent, owner_id: int)
     )
     # The balances stay as they are: what the lease had promised is now promised by the call.
     return note_call(transaction, intent, tuple(scopes.split("\n")), owner_id)
+
+
+@dataclass(kw_only=True)
+class Borrower:
+    """Reserves call by call from leases, as one would from the ledger itself.
+
+    ``share`` is what it asks for at once; near the end of a budget it makes do with what one call needs. A lease that
+    is over or too small is given back and followed by another. Close it, so that what is left is free at once.
+    """
+
+    lender: Lender
+    share: Amounts
+    seconds: float = 60.0
+    _held: dict[tuple[str, ...], Lease] = field(default_factory=dict)
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def reserve(self, intent: Intent) -> Reservation:
+        """A committed promise; the call may be sent. Waits, and raises BudgetExhausted, as the ledger does."""
+        while True:
+            lease = self._held.get(intent.scopes) or await self._another(intent, None)
+            try:
+                return await self.lender.draw(lease, intent)
+            except LeaseEnded:
+                await self._another(intent, lease)
+
+    async def _another(self, intent: Intent, over: Lease | None) -> Lease:
+        async with self._asking:
+            held = self._held.get(intent.scopes)
+            if held is not None and held is not over:
+                return held  # somebody else has asked meanwhile
+            if held is not None:
+                await self.lender.give_back(self._held.pop(intent.scopes))
+            lease = self._held[intent.scopes] = await self._granted(intent)
+            return lease
+
+    async def _granted(self, intent: Intent) -> Lease:
+        most = Amounts(**{unit: max(self.share.of(unit), intent.worst.of(unit)) for unit in UNITS})
+        while True:
+            try:
+                lease = await self.lender.grant(intent.scopes, most, seconds=self.seconds)
+            except BudgetExhausted:
+                lease = None
+            lease = lease or await self.lender.grant(intent.scopes, intent.worst, seconds=self.seconds)
+            if lease is not None:
+                return lease
+            await asyncio.sleep(POLL_S)
+
+    async def aclose(self) -> None:
+        """Give back everything that is left."""
+        while self._held:
+            await self.lender.give_back(self._held.popitem()[1])

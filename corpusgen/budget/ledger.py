@@ -7,8 +7,7 @@ and *unconfirmed* (a call whose outcome is unknown, booked at its worst case). T
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,44 +16,14 @@ from typing import Literal, NoReturn
 
 import apsw
 
+from corpusgen.budget.amounts import CAPPED, DAY_US, NOTHING, UNITS, Amounts, in_period, period_of, shown, unit_name
 from corpusgen.errors import BudgetExhausted, CorpusgenError, NotSent, TeacherError
 from corpusgen.journal import Journal, Operation, Transaction, owner_alive
 from corpusgen.spec import Per, Unit
 
-UNITS: tuple[Unit, ...] = ("microusd", "tokens", "requests", "compute_us")
-"""What a call uses."""
-CAPPED: tuple[Unit, ...] = (*UNITS, "wall_us")
-"""What may have a cap: time passes without a call."""
-DAY_US = 86_400_000_000
+_LOOKUP = 400
 POLL_S = 0.2
 """How often a waiting reservation looks whether another process freed something."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Amounts:
-    """So much of each unit."""
-
-    microusd: int = 0
-    tokens: int = 0
-    requests: int = 0
-    compute_us: int = 0
-
-    @property
-    def each(self) -> tuple[int, int, int, int]:
-        """The amounts in the order of UNITS."""
-        return self.microusd, self.tokens, self.requests, self.compute_us
-
-    def of(self, unit: Unit) -> int:
-        """The amount in one unit."""
-        return 0 if unit == "wall_us" else self.each[UNITS.index(unit)]
-
-    def plus(self, other: Amounts) -> Amounts:
-        """Both together."""
-        return Amounts(**{unit: self.of(unit) + other.of(unit) for unit in UNITS})
-
-    def exceeds(self, other: Amounts) -> bool:
-        """True when any unit is more than the other's."""
-        return any(mine > theirs for mine, theirs in zip(self.each, other.each, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,22 +177,6 @@ class _Book:
             " settled = excluded.settled, promised = excluded.promised, unconfirmed = excluded.unconfirmed",
             rows,
         )
-
-
-def in_period(scope: str, per: Per, now_us: int) -> str:
-    """What a scope is called in the period of a moment (UTC): corpus, corpus@2026-11-21 or corpus@2026-11."""
-    if per == "total":
-        return scope
-    day = datetime.fromtimestamp(now_us // 1_000_000, UTC).date().isoformat()
-    return f"{scope}@{day if per == 'day' else day[:7]}"
-
-
-def period_of(name: str) -> tuple[str, Per]:
-    """The scope that a booked name belongs to, and what period it is of."""
-    scope, _, period = name.rpartition("@")
-    if re.fullmatch(r"\d{4}-\d\d(-\d\d)?", period):
-        return scope, "day" if len(period) == 10 else "month"
-    return name, "total"
 
 
 def _book(transaction: Transaction) -> _Book:
@@ -409,10 +362,15 @@ def _reserve(intent: Intent, journal: Journal, unless: Check | None) -> Operatio
     return operation
 
 
-def promise(transaction: Transaction, scopes: tuple[str, ...], amounts: Amounts) -> tuple[str, ...]:
-    """Book so much as promised, if every cap allows it; gives back where, the periods that have caps included."""
+def promise(
+    transaction: Transaction, scopes: tuple[str, ...], amounts: Amounts, *, sends: bool = True
+) -> tuple[str, ...]:
+    """Book so much as promised, if every cap allows it; gives back where, the periods that have caps included.
+
+    ``sends`` False is for work that asks nobody, which a cap of 0 requests or dollars does not stop.
+    """
     bound = _book(transaction).bound(scopes)
-    _check(bound, amounts)
+    _check(bound, amounts, sends)
     for unit, need in zip(UNITS, amounts.each, strict=True):
         if need:
             for accounts in bound.accounts:
@@ -433,49 +391,33 @@ def latest_us(transaction: Transaction) -> int:
     return _book(transaction).now_us
 
 
-def _check(bound: _Bound, worst: Amounts) -> None:
+def _check(bound: _Bound, worst: Amounts, sends: bool) -> None:
     must_wait = False
     for scope, unit, account in bound.capped:
         cap = account.cap or 0
         need, used = worst.of(unit), account.settled + account.unconfirmed
         # A cap of 0 sends nothing at all, not even what costs nothing; and time is used up without being asked for.
-        if used + need > cap or cap == 0 or (unit == "wall_us" and used >= cap):
-            _refuse(account, cap, scope, unit, need)
+        if used + need > cap or (sends and cap == 0) or (unit == "wall_us" and used >= cap):
+            _refuse(account, cap, scope, unit, need, _CALL if sends else "the work ahead")
         must_wait = must_wait or used + account.promised + need > cap
     if must_wait:
         raise MustWait
 
 
-def _refuse(account: _Account, cap: int, name: str, unit: Unit, need: int) -> NoReturn:
+_CALL = "the next call"
+
+
+def _refuse(account: _Account, cap: int, name: str, unit: Unit, need: int, what: str) -> NoReturn:
     scope, per = period_of(name)
     within = {"total": "", "day": f" on {name[-10:]} (UTC)", "month": f" in {name[-7:]} (UTC)"}[per]
+    bounded = ", as its timeout_s says" if unit == "compute_us" and what == _CALL else ""
     later = "" if per == "total" else f", or wait until the {per} is over,"
     raise BudgetExhausted(
         f"{account.origin}: the cap of {shown(cap, unit)} {unit_name(unit)} for {scope}{within} is used up:"
         f" {shown(account.settled, unit)} settled, {shown(account.unconfirmed, unit)} unconfirmed,"
-        f" the next call may need {shown(need, unit)}."
+        f" {what} may need {shown(need, unit)}{bounded}."
         f" Everything paid for is kept; raise the cap{later} and run again to go on."
     )
-
-
-def money(amount: int) -> str:
-    """Micro-dollars as dollars with all their digits."""
-    return f"${amount / 1_000_000:.6f}"
-
-
-def shown(amount: int, unit: Unit) -> str:
-    """An amount of a unit as people read it: dollars, seconds, or a number."""
-    if unit == "microusd":
-        return money(amount)
-    return f"{amount / 1_000_000:.6f}".rstrip("0").rstrip(".") if unit in ("compute_us", "wall_us") else str(amount)
-
-
-_NAMES: dict[Unit, str] = {"microusd": "usd", "compute_us": "compute_s", "wall_us": "wall_s"}
-
-
-def unit_name(unit: Unit) -> str:
-    """The word a budget uses for a unit."""
-    return _NAMES.get(unit, unit)
 
 
 def note_call(transaction: Transaction, intent: Intent, scopes: tuple[str, ...], owner_id: int) -> Reservation:
@@ -509,8 +451,8 @@ def _close(
     reservation: Reservation,
     *,
     state: str,
-    settled: Amounts = Amounts(),
-    unconfirmed: Amounts = Amounts(),
+    settled: Amounts = NOTHING,
+    unconfirmed: Amounts = NOTHING,
     error: str | None = None,
     request_id: str | None = None,
 ) -> None:
@@ -626,11 +568,14 @@ def _stretch(
 
 
 def recover_dead_owners(transaction: Transaction) -> int:
-    """Book promises of processes that no longer run at their worst case, as unknown; what they had leased is free."""
+    """Book promises of processes that no longer run at their worst case, as unknown; what they had leased is free.
+
+    Calls in a batch are left alone: the provider works on them whoever lives here.
+    """
     end_leases(transaction, _over(transaction))
     owners = transaction.rows(
         "select owner_id, pid, boot_id, start_ticks from owners"
-        " where owner_id in (select distinct owner_id from calls where state = 'promised')"
+        " where owner_id in (select distinct owner_id from calls where state = 'promised' and batch_id is null)"
     )
     dead = [owner_id for owner_id, *process in owners if not owner_alive(*process)]
     return sum(_abandon(transaction, _promises(transaction, "owner_id", owner_id)) for owner_id in dead)
@@ -676,7 +621,7 @@ def _abandon(transaction: Transaction, left: list[Reservation]) -> int:
 def _promises(transaction: Transaction, column: Literal["call_id", "owner_id"], value: int) -> list[Reservation]:
     rows = transaction.rows(
         "select call_id, reserved_microusd, reserved_tokens, reserved_requests, reserved_compute_us, scopes"  # noqa: S608
-        f" from calls where {column} = ? and state = 'promised'",
+        f" from calls where {column} = ? and state = 'promised' and batch_id is null",
         (value,),
     )
     return [
@@ -696,17 +641,34 @@ class Claim:
     call_id: int
     owner_id: int
     alive: bool
-    """Whether the process that asks still runs."""
+    """Whether the process that asks still runs; a batch outlives its process."""
+    batch_id: str | None = None
+    """The batch in which it is asked, if it is in one."""
 
 
 def claim_on(connection: apsw.Connection, request_key: bytes) -> Claim | None:
     """Who asks for this now, if anybody does. A claim is the promise itself, so it ends when that is closed."""
     row = connection.execute(
-        "select call_id, owner_id, pid, boot_id, start_ticks from claims join owners using (owner_id)"
+        "select call_id, owner_id, batch_id, pid, boot_id, start_ticks from claims join owners using (owner_id)"
         " where request_key = ? limit 1",
         (request_key,),
     ).fetchone()
-    return None if row is None else Claim(call_id=row[0], owner_id=row[1], alive=owner_alive(*row[2:]))
+    if row is None:
+        return None
+    alive = row[2] is not None or owner_alive(*row[3:])
+    return Claim(call_id=row[0], owner_id=row[1], batch_id=row[2], alive=alive)
+
+
+def claims_on(connection: apsw.Connection, request_keys: Sequence[bytes]) -> dict[bytes, str | None]:
+    """Which of these requests somebody asks now, and in which batch; None for one asked by itself."""
+    found: dict[bytes, str | None] = {}
+    for start in range(0, len(request_keys), _LOOKUP):
+        chunk = tuple(request_keys[start : start + _LOOKUP])
+        marks = ",".join("?" * len(chunk))
+        found.update(
+            connection.execute(f"select request_key, batch_id from claims where request_key in ({marks})", chunk)  # noqa: S608
+        )
+    return found
 
 
 def set_right(transaction: Transaction, call_id: int, state: Literal["settled", "released"], used: Amounts) -> bool:
@@ -729,8 +691,3 @@ def set_right(transaction: Transaction, call_id: int, state: Literal["settled", 
         for unit, settled, unconfirmed in zip(UNITS, used.each, worst, strict=True):
             accounts[unit].add(settled=settled, unconfirmed=-unconfirmed)
     return True
-
-
-def describe(amounts: Mapping[Unit, int]) -> str:
-    """Caps in a person's words."""
-    return ", ".join(f"{shown(n, unit)} {unit_name(unit)}" for unit, n in amounts.items()) or "no caps"

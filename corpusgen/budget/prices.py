@@ -69,6 +69,9 @@ def _serving(rate: Rate, teacher: TeacherSpec, batch: bool) -> Rate:
         served = {STANDARD, tier_name(str(asked))}
     if missing := set(served) - known:
         raise _unknown(teacher, f"no price of service tier {missing.pop()!r} is written; add it under price.tiers")
+    if batch and BATCH in rate.tiers:  # estimates go by the plain figures
+        plain = rate.tiers[BATCH].base
+        rate = replace(rate, input_per_mtok=plain.input, output_per_mtok=plain.output)
     return replace(rate, served=frozenset(served))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
-from corpusgen.budget.ledger import Amounts
+from corpusgen.budget.amounts import Amounts
 from corpusgen.records import Usage
 
 MTOK: Final = 1_000_000
@@ -101,8 +101,12 @@ class Rate:
 
     def used(self, usage: Usage) -> Amounts:
         """What one call used, by its own answer."""
+        if usage.billed_microusd is not None and not self.free:
+            return Amounts(microusd=usage.billed_microusd, tokens=usage.total_tokens, requests=1)
         tiers = self._tiers_of(usage.service_tier)
         microusd = max(tier.at(usage.input_tokens).cost(usage) for tier in tiers)
+        if not usage.counted:
+            microusd = max(microusd, self.worst(usage.input_tokens, usage.output_tokens).microusd)
         return Amounts(microusd=microusd, tokens=usage.total_tokens, requests=1)
 
     def _tiers_of(self, name: str | None) -> list[Tier]:

@@ -72,6 +72,7 @@ class Board:
             tokens_cap=tokens.cap if tokens else None,
             requests=counts.sent,
             requests_cap=requests.cap if requests else None,
+            note=run.lane.note,
             seconds_left=(self.total - done) / rate if self.total and rate else None,
         )
 
@@ -108,6 +109,9 @@ def _stop(board: Board, task: asyncio.Future[T]) -> None:
         task.cancel()
         return
     run.asker.stopping.set()
+    if run.lane.note:
+        click.echo("\nstopping: the batches go on at the provider", err=True)
+        return
     click.echo(
         f"\nstopping: {run.asker.counts.in_flight} calls under way are waited for and kept; Ctrl-C again cuts them off",
         err=True,

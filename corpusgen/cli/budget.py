@@ -1,4 +1,4 @@
-"""``corpusgen budget show`` and ``corpusgen budget set``."""
+"""``corpusgen budget show``, ``set`` and ``export``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from corpusgen.cli.look import balance_line
-from corpusgen.cli.options import corpus_option, emit, existing, json_option, opened, parse_caps
+from corpusgen.cli.options import corpus_option, counted, emit, existing, json_option, opened, parse_caps
 
 if TYPE_CHECKING:
     from corpusgen.spec import Per
@@ -28,7 +28,7 @@ def budget() -> None:
 @json_option
 def show(corpus_folder: Path, as_json: bool) -> None:
     """Every scope with what is settled, promised and unconfirmed, and its caps."""
-    with existing(corpus_folder) as corpus:
+    with existing(corpus_folder, reading=True) as corpus:
         from corpusgen.stages.looking import budget_status
 
         found = budget_status(corpus)
@@ -72,3 +72,24 @@ def set_(scope: str, caps: str, per: Per, corpus_folder: Path, as_json: bool) ->
         return
     for one in bound:
         click.echo(balance_line(one))
+
+
+@budget.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@corpus_option
+@json_option
+def export(file: Path, corpus_folder: Path, as_json: bool) -> None:
+    """Write the ledger to FILE for the books: every call, every balance and every cap; .csv, .jsonl or .parquet.
+
+    FILE.sha256 beside it is what sha256sum -c reads. corpusgen verify --ledger FILE finds any change, and says in which
+    line the file and the corpus disagree.
+    """
+    with existing(corpus_folder, reading=True) as corpus:
+        from corpusgen.stages.ledger_export import export_ledger
+
+        made = export_ledger(corpus, file)
+    if as_json:
+        emit({"file": str(made.path), "sha256": made.sha256, "rows": dict(made.rows)})
+        return
+    rows = ", ".join(counted(number, entry) for entry, number in made.rows.items() if entry not in ("export", "time"))
+    click.echo(f"{made.path}: {rows}; sha256 in {made.path.name}.sha256")

@@ -61,8 +61,9 @@ def seal(dataset: str, spec: Path, corpus_folder: Path, as_json: bool) -> None:
 
     task = load_task(spec)
     with existing(corpus_folder) as corpus:
-        card = connect(task, corpus.clock).card
-        made = make_seal(corpus, task, find_selection(corpus, dataset), judge(task, card, corpus.clock().date()))
+        on = corpus.clock().date()
+        decisions = [judge(view, connect(view, corpus.clock).card, on) for view in task.of_each_teacher]
+        made = make_seal(corpus, task, find_selection(corpus, dataset), *decisions)
     if as_json:
         emit(
             {
@@ -84,7 +85,7 @@ def seal(dataset: str, spec: Path, corpus_folder: Path, as_json: bool) -> None:
 @json_option
 def export(dataset: str, out: Path, kind: str, corpus_folder: Path, as_json: bool) -> None:
     """Write a sealed dataset in another form: OUT ends in .jsonl or .parquet."""
-    with existing(corpus_folder) as corpus:
+    with existing(corpus_folder, reading=True) as corpus:
         from corpusgen.export.chat import export_chat
         from corpusgen.stages.sealing import sealed_dataset
 

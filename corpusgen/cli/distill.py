@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from corpusgen.cli.options import (
     money,
     opened,
     parse_budget,
+    plan_told,
     spec_argument,
 )
 from corpusgen.errors import PartialFailure
@@ -70,10 +72,17 @@ def _told(found: dict[str, object]) -> str:
             f"  cost      {found['student_cpu_ms']:.4f} ms an item against {found['teacher_cpu_ms']:.0f} ms:"
             f" {found['cost_ratio']:,.0f} times cheaper"
         )
+    lines += _payback(found)
     spent = found["spent_microusd"]
     assert isinstance(spent, int)
     lines.append(f"  spent     {money(spent)}, {found['tokens']:,} tokens, in {found['wall_s']:.0f} s")
-    drops = found["drops"]
+    if found["compute_s"]:
+        lines.append(
+            f"  compute   {found['compute_s']:,.1f} s of your own processor{_worth(found['compute_microusd'])}"
+        )
+    plan, drops = found["plan"], found["drops"]
+    assert isinstance(plan, dict)
+    lines += plan_told(plan)
     if drops:
         assert isinstance(drops, dict)
         why = ", ".join(f"{items} {reason}" for reason, items in drops.items())
@@ -81,3 +90,17 @@ def _told(found: dict[str, object]) -> str:
     lines.append(f"  dataset   {found['dataset']}")
     lines.append(f"  report    {found['report']}")
     return "\n".join(lines)
+
+
+def _worth(microusd: object) -> str:
+    return f", worth {money(microusd)}, which nobody bills" if isinstance(microusd, int) else ""
+
+
+def _payback(found: dict[str, object]) -> Iterator[str]:
+    """What an answer of each costs, and when the student has paid off."""
+    even = found.get("break_even_requests")
+    teacher, student = found.get("teacher_microusd_per_item"), found.get("student_microusd_per_item")
+    if isinstance(teacher, float) and isinstance(student, float):
+        a_thousand = f"{money(round(1000 * student))} a thousand items against {money(round(1000 * teacher))}"
+        when = f"after {even:,} items" if isinstance(even, int) else "never"
+        yield f"  pays off  {when}: {a_thousand}"

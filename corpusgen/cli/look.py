@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from corpusgen.cli.options import amount, corpus_option, emit, existing, json_option
+from corpusgen.cli.options import amount, corpus_option, counted, emit, existing, json_option, money
 
 
 @click.command()
@@ -18,24 +18,44 @@ from corpusgen.cli.options import amount, corpus_option, emit, existing, json_op
 @json_option
 def status(corpus_folder: Path, as_json: bool) -> None:
     """Money (settled, promised, unconfirmed), runs, calls under way, drops with their reasons, datasets."""
-    with existing(corpus_folder) as corpus:
+    with existing(corpus_folder, reading=True) as corpus:
         from corpusgen.stages.looking import corpus_status
 
         found = corpus_status(corpus)
     if as_json:
         emit(found)
         return
-    click.echo(f"corpus {found['corpus']}: {found['records']} records, {found['shards']} shards")
+    click.echo(f"corpus {found['corpus']}: {counted(found['records'], 'record')}, {counted(found['shards'], 'shard')}")
     for one in found["balances"]:
         click.echo(balance_line(one))
     for one in found["runs"]:
         click.echo(f"  run {one['run_id']} of {one['task']}: {one['status']}, started {one['started']}")
+    for one in found["batches"]:
+        click.echo(_batch_line(one))
+    for one in found["teachers"] if len(found["teachers"]) > 1 else ():
+        told = f"{counted(one['calls'], 'call')}, {counted(one['answers'], 'answer')}, {money(one['microusd'])}"
+        click.echo(f"  teacher {one['teacher']} ({one['role']}): {told}")
     for one in found["drops"]:
-        click.echo(f"  dropped {one['items']} at {one['stage']}: {one['reason']}")
+        click.echo(_drop_line(one))
     for one in found["datasets"]:
         click.echo(f"  dataset {one['dataset']}: {one['status']}, {one['rows']} rows")
     for one in found["students"]:
         click.echo(f"  student {one['student_id']} of {one['dataset']}")
+
+
+def _drop_line(one: Mapping[str, Any]) -> str:
+    if one["stage"].startswith("passed on by "):
+        return f"  {one['items']} {one['stage']}: {one['reason']}"
+    return f"  dropped {one['items']} at {one['stage']}: {one['reason']}"
+
+
+def _batch_line(one: Mapping[str, Any]) -> str:
+    where = one["provider_batch_id"] or "not known to have arrived, looked for at the next start"
+    heard = f"{one['provider_state']}, {one['answered']} answered" if one["provider_state"] else one["state"]
+    return (
+        f"  batch {one['batch_id']} ({where}): {heard} of {one['requests']}, since {one['since']},"
+        f" {money(one['promised_microusd'])} promised; corpusgen run collects it"
+    )
 
 
 def balance_line(one: Mapping[str, Any]) -> str:
@@ -43,6 +63,10 @@ def balance_line(one: Mapping[str, Any]) -> str:
     settled, promised, unconfirmed = (amount(one[name], one["unit"]) for name in ("settled", "promised", "unconfirmed"))
     cap = "no cap" if one["cap"] is None else f"cap {amount(one['cap'], one['unit'])} ({one['origin']})"
     figures = f"settled {settled}, promised {promised}, unconfirmed {unconfirmed}"
+    if one["leased"]:
+        figures += f", {amount(one['leased'], one['unit'])} of the promised only leased so far"
+    if one["worth_microusd"] is not None:
+        figures += f", worth {money(one['worth_microusd'])} that nobody bills"
     return f"  {one['scope']:<44} {one['unit']:<9} {figures}, {cap}"
 
 
@@ -66,12 +90,14 @@ def query(
 ) -> None:
     """Answer one SQL question about the corpus.
 
-    Tables: records, runs, calls, balances, reconciliations, drops, decisions, shards, datasets, students. The question
-    runs in a process of its own over a copy in memory, so no statement can harm the corpus.
+    Tables: records, runs, calls, balances, batches, reconciliations, drops, decisions, shards, datasets, students. The
+    question runs in a process of its own over a copy in memory, so no statement can harm the corpus.
     """
+    if as_json and (kind not in ("table", "json") or out is not None):
+        raise click.UsageError("--json prints one object: leave --format and --out out, or --json")
     if kind == "parquet" and out is None:
         raise click.UsageError("--format parquet needs --out FILE")
-    with existing(corpus_folder) as corpus:
+    with existing(corpus_folder, reading=True) as corpus:
         from corpusgen.stages.looking import ask_sql
         from corpusgen.store.durable import write_file
         from corpusgen.store.query import QueryLimits

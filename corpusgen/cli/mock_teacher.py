@@ -1,4 +1,4 @@
-"""``corpusgen mock-teacher``: a teacher that misbehaves on demand and keeps its own bill."""
+"""``corpusgen mock-teacher``: a double of OpenAI and Anthropic that misbehaves on demand and keeps its own bill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from corpusgen.errors import UsageError
 
 if TYPE_CHECKING:
     from corpusgen.mock.bill import Bill
-    from corpusgen.mock.server import Options
+    from corpusgen.mock.server import MockTeacher, Options, RateLimit
+
+_PLACES = {"address": ", at an address of its own", "batch": ", as a whole batch"}
+_TO_BEGIN_WITH = """\
+OpenAI:     OpenAI(base_url="{mock.base_url}", api_key="{key}")
+Anthropic:  Anthropic(base_url="{mock.origin}", api_key="{key}")
+corpusgen:  base_url: {mock.base_url}
+Bill:       GET {mock.origin}/bill; Ctrl-C ends the server and prints it
+"""
 
 
 @click.command("mock-teacher")
@@ -27,15 +35,23 @@ if TYPE_CHECKING:
 @click.option("--output-usd-per-mtok", default="4", show_default=True, help="Dollars per million output tokens.")
 @click.option("--rate-limit", type=click.FloatRange(0, min_open=True), help="Requests a second; more get a 429.")
 @click.option("--burst", type=click.IntRange(1), show_default="a second's worth", help="Requests at once before that.")
+@click.option("--token-limit", type=click.FloatRange(0, min_open=True), help="Tokens a second; more get a 429.")
+@click.option("--untold", is_flag=True, help="Say nothing of limits: no headers, no Retry-After.")
+@click.option("--batch-delay", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds of a batch.")
+@click.option("--require-key", metavar="KEY", help="Refuse whoever has another key, as Bearer or x-api-key.")
 @click.option("--labels", metavar="A,B,…", default="", help="Answer with one of these words.")
 @click.option("--list", "listing", is_flag=True, help="Name every fault and leave.")
 @json_option
 def mock_teacher(listing: bool, as_json: bool, **settings: Any) -> None:
-    """Serve an OpenAI-compatible teacher on a loopback port until Ctrl-C; then print its bill.
+    """Serve a double of OpenAI and Anthropic on a loopback port until Ctrl-C; then print its bill.
 
-    The first line on stdout is one JSON object with its base_url. POST /v1/chat/completions and /v1/completions are
-    answered, the same request always with the same words; GET /bill shows the bill, POST /reset forgets it. A prompt
-    that says fault:NAME gets that fault, fault:NAME*2 on the first two tries only.
+    The official clients run against it unmodified: give OpenAI(...) the base_url printed on the first line of stdout,
+    Anthropic(...) the anthropic_base_url, and both any api_key. It answers chat and older completions, responses,
+    messages, embeddings, models, files, token counts and both kinds of batches (at half price), whole or streamed, the
+    same request always with the same words.
+
+    GET /bill shows the bill, POST /reset forgets it. A prompt that says fault:NAME gets that fault, fault:NAME*2 on the
+    first two tries only; --list names them all.
     """
     if listing:
         _list(as_json)
@@ -55,15 +71,18 @@ def _options(
     output_usd_per_mtok: str,
     rate_limit: float | None,
     burst: int | None,
+    token_limit: float | None,
+    untold: bool,
+    batch_delay: float,
+    require_key: str | None,
     labels: str,
 ) -> Options:
     from corpusgen.mock.bill import Prices
     from corpusgen.mock.plan import parse_faults
-    from corpusgen.mock.server import Options, RateLimit
+    from corpusgen.mock.server import Options
 
     if burst is not None and rate_limit is None:
         raise UsageError("--burst: says how far --rate-limit may be passed for a moment; give both or neither")
-    limit = None if rate_limit is None else RateLimit(per_s=rate_limit, burst=burst or max(1, round(rate_limit)))
     return Options(
         plan=parse_faults(faults, seed=seed),
         prices=Prices(
@@ -72,10 +91,20 @@ def _options(
         ),
         latency_s=latency_ms / 1000,
         slow_s=slow_s,
-        rate_limit=limit,
+        rate_limit=_limit(rate_limit, burst),
+        token_limit=_limit(token_limit, None),
+        told=not untold,
+        batch_delay_s=batch_delay,
+        key=require_key,
         labels=tuple(filter(None, (label.strip() for label in labels.split(",")))),
         port=port,
     )
+
+
+def _limit(per_s: float | None, burst: int | None) -> RateLimit | None:
+    from corpusgen.mock.server import RateLimit
+
+    return None if per_s is None else RateLimit(per_s=per_s, burst=burst or max(1, round(per_s)))
 
 
 def _price(option: str, text: str) -> int:
@@ -96,11 +125,18 @@ async def _serve(options: Options) -> Bill:
         loop.add_signal_handler(name, stop.set)
     try:
         async with running(options) as mock:
-            emit({"base_url": mock.base_url, "bad_addresses": mock.bad_addresses})
+            _say_where(mock, options)
             await stop.wait()
             return mock.bill
     except OSError as error:
         raise UsageError(f"--port: {options.port} cannot be listened on: {error.strerror}") from error
+
+
+def _say_where(mock: MockTeacher, options: Options) -> None:
+    addresses = {"base_url": mock.base_url, "anthropic_base_url": mock.origin, "bad_addresses": mock.bad_addresses}
+    key = "the one you require" if options.key else "any"
+    sys.stderr.write(_TO_BEGIN_WITH.format(mock=mock, key=key))
+    emit(addresses)
 
 
 def _list(as_json: bool) -> None:
@@ -112,6 +148,6 @@ def _list(as_json: bool) -> None:
         emit({"kinds": kinds, "profiles": {name: dict(shares) for name, shares in PROFILES.items()}})
         return
     for kind in KINDS.values():
-        where = ", at an address of its own" if kind.place == "address" else ""
+        where = _PLACES.get(kind.place, "")
         sys.stdout.write(f"{kind.name:<22}{'billed' if kind.billed else 'free':<8}{kind.what}{where}\n")
     sys.stdout.write(f"\nprofiles: {', '.join(PROFILES)}\n")

@@ -70,28 +70,33 @@ def parse_caps(text: str, told: str, *, none: bool = False) -> dict[Unit, int | 
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Corpus]:
+def opened(folder: Path, *, reading: bool = False) -> Iterator[Corpus]:
     """The corpus in a folder, made if it is not there."""
     from corpusgen.corpus import Corpus
 
-    with Corpus.open(folder) as corpus:
+    with Corpus.open(folder, reading=reading) as corpus:
         yield corpus
 
 
 @contextmanager
-def existing(folder: Path) -> Iterator[Corpus]:
-    """A corpus that is there already. Raises UsageError otherwise; reading commands make nothing."""
-    if not (folder / "journal.sqlite").exists():
+def existing(folder: Path, *, reading: bool = False) -> Iterator[Corpus]:
+    """A corpus that is there already, with ``reading`` writable or not. Raises UsageError where there is none."""
+    if not _is_there(folder):
         raise UsageError(f"no corpus in {str(folder)!r}; name one with --corpus, or make one with corpusgen run")
-    with opened(folder) as corpus:
+    with opened(folder, reading=reading) as corpus:
         yield corpus
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether there is a corpus, be it one whose journal is gone: opening it says so."""
+    return any((folder / name).exists() for name in ("journal.sqlite", "MANIFEST.json", "shards"))
 
 
 @contextmanager
 def existing_or_empty(folder: Path) -> Iterator[Corpus]:
     """The corpus in a folder, or an empty one elsewhere for a moment: looking ahead makes nothing."""
-    if (folder / "journal.sqlite").exists():
-        with opened(folder) as corpus:
+    if _is_there(folder):
+        with opened(folder, reading=True) as corpus:
             yield corpus
         return
     with TemporaryDirectory() as elsewhere, opened(Path(elsewhere)) as corpus:
@@ -120,11 +125,33 @@ def harmless(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
+def counted(number: int, what: str) -> str:
+    """So many of something: 1 finding, 2 findings."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def amount(value: int, unit: str) -> str:
     """So much of a unit, by the word a budget uses for it; money and times are stored in millionths."""
     if unit == "usd":
         return money(value)
     return f"{value / 1_000_000:,.2f} s" if unit in ("compute_s", "wall_s") else f"{value:,}"
+
+
+def plan_told(came_to: Mapping[str, Any]) -> Iterator[str]:
+    """How wrong a plan was, a line for each of its figures."""
+    for name, one in came_to.items():
+        shown = {key: _figure(name, one[key]) for key in ("actual", "low", "high", "likely")}
+        place = "within" if one["within"] else "outside"
+        off = "" if one["off"] is None else f", {one['off']:+.0%} against {shown['likely']}"
+        yield (
+            f"  planned   {name.replace('_', ' ')}: {shown['actual']}, {place} {shown['low']} to {shown['high']}{off}"
+        )
+
+
+def _figure(name: str, value: float) -> str:
+    if name == "money":
+        return money(round(value))
+    return f"{value:,.1f} s" if "time" in name else f"{value:,.0f}"
 
 
 def money(microusd: int) -> str:

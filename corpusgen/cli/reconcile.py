@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from corpusgen.cli.options import corpus_option, emit, existing, json_option, money
+from corpusgen.cli.options import corpus_option, counted, emit, existing, json_option, money
 from corpusgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def reconcile(
         raise UsageError("EXPORT and --accept exclude each other: use one after the other")
     if unbilled and not word:
         raise UsageError("--unbilled goes with --accept or --all")
-    with existing(corpus_folder) as corpus:
+    with existing(corpus_folder, reading=export is None and not word) as corpus:
         if export is None and not word:
             _list(corpus, as_json=as_json)
             return
@@ -77,9 +77,9 @@ def _tell(found: Reconciled, *, as_json: bool) -> None:
     if as_json:
         emit(figures)
         return
-    click.echo(f"confirmed {len(found.confirmed)} calls at {money(figures['confirmed_microusd'])}")
-    click.echo(f"freed {money(figures['freed_microusd'])}, {len(found.freed)} calls were not billed")
-    click.echo(f"{found.kept} calls stay unconfirmed")
+    click.echo(f"confirmed {counted(len(found.confirmed), 'call')} at {money(figures['confirmed_microusd'])}")
+    click.echo(f"freed {money(figures['freed_microusd'])}: {counted(len(found.freed), 'call')} not billed")
+    click.echo(f"{counted(found.kept, 'call')} still unconfirmed")
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
 
@@ -93,7 +93,7 @@ def _list(corpus: Corpus, *, as_json: bool) -> None:
         return
     for call in calls:
         click.echo(f"{call['call_id']:>6} {call['teacher']} {money(call['microusd'])} {call['error'] or ''}")
-    click.echo(f"{len(calls)} calls are unconfirmed")
+    click.echo(f"{counted(len(calls), 'call')} unconfirmed")
 
 
 def _ids(text: str) -> list[int]:

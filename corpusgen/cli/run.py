@@ -17,13 +17,20 @@ from corpusgen.cli.options import (
     money,
     opened,
     parse_budget,
+    plan_told,
     spec_argument,
     tell_error,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from corpusgen.corpus import Corpus
+    from corpusgen.records import Json
+    from corpusgen.spec import Unit
     from corpusgen.stages.opening import Run
-    from corpusgen.stages.planning import Plan
+    from corpusgen.stages.planning import Plan, TeacherPlan
+    from corpusgen.stages.task import Task
 
 
 @click.command()
@@ -54,9 +61,8 @@ def plan(spec: Path, corpus_folder: Path, budget: str | None, as_json: bool) -> 
 
 def _told(made: Plan) -> str:
     figures = made.to_json()
-    tokens, dollars, wall = figures["tokens"], figures["microusd"], figures["wall_s"]
+    tokens, dollars = figures["tokens"], figures["microusd"]
     most = figures["requests_range"]["high"]
-    seconds = f"{wall['low']} to {wall['high']} s, likely {wall['likely']} s" if wall else None
     lines = [
         (
             "teacher",
@@ -66,38 +72,118 @@ def _told(made: Plan) -> str:
         *([("", f"up to {most:,} with questions asked again")] if most > made.to_send else []),
         ("tokens", f"{tokens['low']:,} to {tokens['high']:,}, likely {tokens['likely']:,}"),
         ("money", f"{money(dollars['low'])} to {money(dollars['high'])}, likely {money(dollars['likely'])}"),
-        ("time", seconds or "not known before this teacher's first answers"),
+        ("time", _seconds(figures["wall_s"])),
+        *([("lane", _lane(made))] if made.lane == "batch" else []),
+        *([("limits", limits)] if (limits := _limits(made)) else []),
+        *([("compute", compute)] if (compute := _compute(made)) else []),
         *(
             (split.split, f"{split.read:,} read, {split.unique:,} unique, {split.asked:,} to be asked")
             for split in made.splits
             if split.read
         ),
+        *(_teacher(one) for one in made.teachers if len(made.teachers) > 1),
         *(("duty", duty) for duty in figures["duties"]),
     ]
     return "\n".join(f"{name:<9} {said}" for name, said in lines)
+
+
+def _teacher(one: TeacherPlan) -> tuple[str, str]:
+    """One of several teachers: its part of it all, and what the terms say of it."""
+    figures = one.to_json()
+    requests, tokens, dollars = figures["requests_range"], figures["tokens"], figures["microusd"]
+    share = f"up to {one.to_send:,} answers" if one.role == "fallback" else f"{one.to_send:,} answers"
+    told = (
+        f"{one.name}: {share}, {requests['low']:,} to {requests['high']:,} requests, likely {requests['likely']:,};"
+        f" {tokens['low']:,} to {tokens['high']:,} tokens; {money(dollars['low'])} to {money(dollars['high'])}, likely"
+        f" {money(dollars['likely'])}; {_seconds(figures['wall_s'])}; {one.decision.outcome}"
+    )
+    return one.role, told
+
+
+def _seconds(range_: dict[str, int] | None) -> str:
+    if range_ is None:
+        return "not known before this teacher's first answers"
+    return f"{range_['low']:,} to {range_['high']:,} s, likely {range_['likely']:,} s"
+
+
+def _lane(made: Plan) -> str:
+    price = "at the price of batches" if made.batch_priced else "no price of batches is known, the usual one is assumed"
+    return f"in batches, {price}; the provider takes up to a day for each"
+
+
+def _limits(made: Plan) -> str | None:
+    """The limits, and whether they or the answers decide how long it takes."""
+    limits = made.limits.model_dump(exclude_none=True)
+    if not limits or not made.to_send or made.lane != "live":
+        return None
+    told = ", ".join(f"{value:,g} {name.replace('_', ' ')}" for name, value in limits.items())
+    ground = "how long answers take" if made.slowest == "latency" else made.slowest.replace("_", " ")
+    return f"{told}; {made.in_flight} calls at once; likely decided by {ground}"
+
+
+def _compute(made: Plan) -> str | None:
+    """Processor time of one's own, and what it is worth."""
+    if made.compute_s is not None and not made.compute_s.high:
+        return None
+    told = _seconds(None if made.compute_s is None else made.compute_s.to_json())
+    if made.compute_microusd is None:
+        return told
+    low, high = (money(round(figure)) for figure in (made.compute_microusd.low, made.compute_microusd.high))
+    return f"{told}; worth {low} to {high}, which nobody bills"
 
 
 @click.command()
 @spec_argument
 @corpus_option
 @budget_option
+@click.option("--plan", "plan_first", is_flag=True, help="Plan first, and say afterwards how wrong the plan was.")
+@click.option("--cancel-batches", is_flag=True, help="Ask nothing: end this task's batches, keep what they answered.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 @json_option
-def run(spec: Path, corpus_folder: Path, budget: str | None, quiet: bool, as_json: bool) -> None:
+def run(
+    spec: Path,
+    corpus_folder: Path,
+    budget: str | None,
+    plan_first: bool,
+    cancel_batches: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Ask for everything that is not answered yet; takes up by itself where it stopped."""
     from corpusgen.cli.board import Board, work
-    from corpusgen.pipeline import run_task
+    from corpusgen.pipeline import end_batches, run_task
     from corpusgen.stages.task import load_task
 
     caps = parse_budget(budget)
     task = load_task(spec)
     opened_runs: list[Run] = []
     board = Board(current=lambda: opened_runs[0] if opened_runs else None)
+    if cancel_batches:
+        with opened(corpus_folder) as corpus:
+            ended = work(board, lambda: end_batches(task, corpus, caps=caps, opened=opened_runs), quiet=quiet)
+        emit(ended) if as_json else click.echo(f"{ended['batches']} batches ended; what they answered is kept")
+        return
     with opened(corpus_folder) as corpus:
+        made = _planned(task, corpus, caps) if plan_first else None
         found = work(
             board, lambda: run_task(task, corpus, caps=caps, watch=board.watch, opened=opened_runs), quiet=quiet
         )
+        came_to = _came_to(made, corpus, opened_runs[0].run_id) if made else {}
     if as_json:
-        emit(found)
+        emit(found | ({"plan": came_to} if made else {}))
     else:
         click.echo(f"{found['records']} records, {found['requests']} requests sent, {found['known']} answers known")
+        for line in plan_told(came_to):
+            click.echo(line)
+
+
+def _planned(task: Task, corpus: Corpus, caps: Mapping[Unit, int]) -> Plan:
+    from corpusgen.stages.planning import plan as make_plan
+
+    return asyncio.run(make_plan(task, corpus, caps=caps))
+
+
+def _came_to(made: Plan, corpus: Corpus, run_id: str) -> dict[str, Json]:
+    from corpusgen.stages.hindsight import plan_json, plan_lines
+
+    return plan_json(plan_lines(made, corpus, run_id))

@@ -28,15 +28,17 @@ from corpusgen.errors import UsageError
     "--spec", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The task spec the dataset is of."
 )
 @corpus_option
+@budget_option
 @json_option
-def train(dataset: str, spec: Path, corpus_folder: Path, as_json: bool) -> None:
-    """Train the student of a sealed dataset; the policy is asked again."""
+def train(dataset: str, spec: Path, corpus_folder: Path, budget: str | None, as_json: bool) -> None:
+    """Train the student of a sealed dataset; the policy is asked again, and caps on compute_s and wall_s bind."""
     from corpusgen.stages.task import load_task
     from corpusgen.stages.training import train_sealed
 
+    caps = parse_budget(budget)
     task = load_task(spec)
     with existing(corpus_folder) as corpus:
-        made = train_sealed(corpus, task, dataset)
+        made = train_sealed(corpus, task, dataset, caps=caps)
     if as_json:
         emit({"student": made.student_id, "folder": str(made.folder), **made.facts})
     else:
@@ -88,7 +90,7 @@ def predict(
     text: tuple[str, ...], student: str | None, source: Iterable[str] | None, corpus_folder: Path, as_json: bool
 ) -> None:
     """Label texts with a student. No teacher is asked, nothing is spent."""
-    with existing(corpus_folder) as corpus:
+    with existing(corpus_folder, reading=True) as corpus:
         from corpusgen.stages.training import find_student, predictions
 
         if not text and source is None:

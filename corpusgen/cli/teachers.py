@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from corpusgen.cli.options import emit, json_option
+from corpusgen.cli.options import corpus_option, emit, json_option, opened, parse_budget
+from corpusgen.errors import PartialFailure, UsageError
+
+if TYPE_CHECKING:
+    from corpusgen.corpus import Corpus
+    from corpusgen.spec import TeacherSpec
+    from corpusgen.stages.probing import Probe
 
 
 @click.group()
@@ -44,17 +54,95 @@ def install(name: str, as_json: bool) -> None:
 
 
 @teachers.command()
-@click.argument("spec", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("target", metavar="NAME|SPEC")
+@click.option("--live", is_flag=True, help="Ask it up to five short questions. That costs what five short calls cost.")
+@click.option("--yes", "agreed", is_flag=True, help="Agree to what --live costs.")
+@click.option("--budget", metavar="usd=0.05,requests=5", help="The most that --live may cost.")
+@click.option("--base-url", help="Address of the server, for a NAME without one.")
+@click.option("--key-env", help="Name of the environment variable that holds the key.")
+@click.option("--api", type=click.Choice(["chat", "responses"]), help="How a chat is asked.")
+@corpus_option
 @json_option
-def check(spec: Path, as_json: bool) -> None:
-    """Say what the teacher of a spec can do, and what the terms say of asking it. Sends nothing."""
-    from corpusgen.stages.checking import check_teacher
+def check(
+    target: str,
+    live: bool,
+    agreed: bool,
+    budget: str | None,
+    base_url: str | None,
+    key_env: str | None,
+    api: Literal["chat", "responses"] | None,
+    corpus_folder: Path,
+    as_json: bool,
+) -> None:
+    """Say what a teacher can do, and of a spec's teacher what the terms say. Sends nothing without --live.
+
+    --live asks whether it is so: does it answer, under the model's name, with a count of tokens, within max_tokens; do
+    its log-probabilities sum to one at most; do seeds repeat; which trace does it show. In a corpus the calls are
+    booked like any other.
+    """
+    from corpusgen.stages.checking import check_named, check_teacher, probe_named, probe_task
     from corpusgen.stages.task import load_task
 
-    found = check_teacher(load_task(spec))
+    caps = parse_budget(budget)
+    of_spec = target.endswith((".yaml", ".yml")) or Path(target).is_file()
+    task = load_task(Path(target)) if of_spec else None
+    named = None if task is not None else _named(target, base_url, key_env, api)
+    found = check_teacher(task) if task is not None else check_named(_sure(named))
+    probe: Probe | None = None
+    if live:
+        with _corpus_here(corpus_folder) as corpus:
+            if task is not None:
+                probe = asyncio.run(probe_task(task, corpus, agreed=agreed, caps=caps))
+            else:
+                probe = asyncio.run(probe_named(_sure(named), corpus, agreed=agreed, caps=caps))
     if as_json:
-        emit(found)
-        return
+        emit(found | ({} if probe is None else {"live": _live(probe)}))
+    else:
+        _tell(found, probe)
+    if probe is not None and not probe.ok:
+        raise click.exceptions.Exit(PartialFailure.exit_code)
+
+
+def _named(
+    name: str, base_url: str | None, key_env: str | None, api: Literal["chat", "responses"] | None
+) -> TeacherSpec:
+    from pydantic import ValidationError
+
+    from corpusgen.spec import TeacherSpec
+
+    try:
+        return TeacherSpec(name=name, parameters={"max_tokens": 16}, base_url=base_url, key_env=key_env, api=api)
+    except ValidationError as error:
+        raise UsageError(
+            f"{name!r} is neither the file of a task spec nor a teacher's name, such as openai/gpt-4.1"
+        ) from error
+
+
+def _sure(named: TeacherSpec | None) -> TeacherSpec:
+    assert named is not None
+    return named
+
+
+@contextmanager
+def _corpus_here(folder: Path) -> Iterator[Corpus | None]:
+    if (folder / "journal.sqlite").exists():
+        with opened(folder) as corpus:
+            yield corpus
+    else:
+        yield None
+
+
+def _live(probe: Probe) -> dict[str, Any]:
+    findings = [found.to_json() for found in probe.findings]
+    return {"ok": probe.ok, "calls": probe.calls, "microusd": probe.microusd, "findings": findings}
+
+
+def _tell(found: dict[str, Any], probe: Probe | None) -> None:
     for field, value in found.items():
         shown = "not known" if value is None else value
         click.echo(f"{field:<18} {shown}" if field != "explanation" else f"\n{value}")
+    if probe is None:
+        return
+    click.echo(f"\nasked {probe.calls} times, for ${probe.microusd / 1e6:.6f}")
+    for one in probe.findings:
+        click.echo(f"{one.check:<18} {one.outcome:<12} {one.said}")

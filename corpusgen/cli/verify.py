@@ -2,35 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from corpusgen.cli.options import corpus_option, emit, existing, json_option, tell_error
-from corpusgen.errors import CorpusDamaged
+from corpusgen.cli.options import corpus_option, counted, emit, existing, harmless, json_option, tell_error
+from corpusgen.errors import CorpusDamaged, UsageError
+
+if TYPE_CHECKING:
+    from corpusgen.stages.verifying import Finding
 
 
 @click.command()
 @corpus_option
+@click.option(
+    "--repair", is_flag=True, help="Write damaged shards, MANIFEST.json and catalog again; keep the old files aside."
+)
+@click.option(
+    "--ledger",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Check a file of corpusgen budget export instead.",
+)
 @json_option
-def verify(corpus_folder: Path, as_json: bool) -> None:
-    """Check everything against the journal: money, requests, shards, manifest, sealed datasets. Changes nothing."""
-    with existing(corpus_folder) as corpus:
+def verify(corpus_folder: Path, repair: bool, ledger: Path | None, as_json: bool) -> None:
+    """Check everything against the journal: money, requests, shards, manifest, sealed datasets.
+
+    Changes nothing without --repair. That writes again, from the stored replies, what is lost or damaged, if it comes
+    out with the bytes that were committed; the damaged files go to the folder damaged/ in the corpus.
+    """
+    if repair and ledger is not None:
+        raise UsageError("--repair and --ledger exclude each other: use one after the other")
+    if ledger is not None:
+        _verify_ledger(corpus_folder, ledger, as_json=as_json)
+        return
+    with existing(corpus_folder, reading=not repair) as corpus:
         from corpusgen.stages.verifying import orphans
         from corpusgen.stages.verifying import verify as check
 
+        repaired: list[dict[str, Any]] = []
+        if repair:
+            from corpusgen.stages.repairing import repair as mend
+
+            repaired = [one.to_json() for one in mend(corpus)]
         findings = check(corpus)
         left = [str(path) for path in orphans(corpus)]
+    more: dict[str, Any] = {"orphans": left} | ({"repaired": repaired} if repair else {})
+    if not as_json:
+        for one in repaired:
+            kept = f"; the old file is {one['kept_aside']}" if one["kept_aside"] else ""
+            click.echo(f"{'repaired' if one['repaired'] else 'not repaired'} {one['path']}: {one['message']}{kept}")
+        if left:
+            click.echo(f"{counted(len(left), 'file')} no commit knows; corpusgen gc removes them")
+    _tell(f"{corpus_folder}: {_unlike(findings)} committed", findings, more, as_json=as_json)
+
+
+def _verify_ledger(corpus_folder: Path, ledger: Path, *, as_json: bool) -> None:
+    with existing(corpus_folder, reading=True) as corpus:
+        from corpusgen.stages.ledger_export import check_ledger
+
+        checked = check_ledger(corpus, ledger)
+    if not as_json:
+        for note in checked.notes:
+            click.echo(f"note: {note}", err=True)
+    more = {"rows": checked.rows, "notes": checked.notes}
+    _tell(f"{ledger}: {_unlike(checked.findings)} exported", checked.findings, more, as_json=as_json)
+
+
+def _unlike(findings: Sequence[Finding]) -> str:
+    return "1 thing is not as it was" if len(findings) == 1 else f"{len(findings):,} things are not as they were"
+
+
+def _tell(message: str, findings: Sequence[Finding], more: dict[str, Any], *, as_json: bool) -> None:
+    """Print what was found, and end with the exit code for it."""
     shown = [{"check": one.check, "subject": one.subject, "message": one.message} for one in findings]
-    told = {"sound": not findings, "findings": shown, "orphans": left}
+    told = {"sound": not findings, "findings": shown, **more}
     if not as_json:
         for one in findings:
-            click.echo(f"{one.check:<10} {one.subject}: {one.message}")
-        click.echo("sound" if not findings else f"{len(findings)} findings")
-        if left:
-            click.echo(f"{len(left)} files no commit knows; corpusgen gc removes them")
+            click.echo(harmless(f"{one.check:<10} {one.subject}: {one.message}"))
+        click.echo("sound" if not findings else counted(len(findings), "finding"))
     if findings:
-        message = f"{corpus_folder}: {len(findings)} things are not as they were committed"
         tell_error(CorpusDamaged.__name__, message, CorpusDamaged.exit_code, as_json=as_json, more=told)
         raise click.exceptions.Exit(CorpusDamaged.exit_code)
     if as_json:
@@ -43,7 +96,7 @@ def verify(corpus_folder: Path, as_json: bool) -> None:
 @json_option
 def gc(corpus_folder: Path, dry_run: bool, as_json: bool) -> None:
     """Remove files that no commit knows: left by a crash, or superseded. Not while a run is under way."""
-    with existing(corpus_folder) as corpus:
+    with existing(corpus_folder, reading=dry_run) as corpus:
         from corpusgen.stages.verifying import orphans, sweep
 
         found = orphans(corpus) if dry_run else sweep(corpus)
@@ -52,4 +105,4 @@ def gc(corpus_folder: Path, dry_run: bool, as_json: bool) -> None:
     else:
         for path in found:
             click.echo(f"{'would remove' if dry_run else 'removed'} {path}")
-        click.echo(f"{len(found)} files")
+        click.echo(counted(len(found), "file"))

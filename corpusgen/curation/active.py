@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 def first_round(ids: Sequence[str], *, count: int, seed: int) -> list[int]:
     """Positions of ``count`` items drawn at random; the same ids and seed give the same items in any order of ids."""
-    return sorted(range(len(ids)), key=lambda at: _ticket(ids[at], seed))[:count]
+    return sorted(range(len(ids)), key=lambda at: ticket(ids[at], seed))[:count]
 
 
 def next_round(
@@ -46,5 +46,6 @@ def margins(log_probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float
     return gap
 
 
-def _ticket(name: str, seed: int) -> bytes:
+def ticket(name: str, seed: int) -> bytes:
+    """An item's place in the random order: the lower, the sooner."""
     return sha256(f"{seed}/{name}".encode()).digest()

@@ -5,11 +5,16 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import xxhash
 
+from corpusgen.marks import Marks, mark_of
+
 T = TypeVar("T")
+AT_ONCE = 128
+"""Items whose texts are looked up together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +27,24 @@ class Repeat:
 
 def normalised(text: str) -> str:
     """The text folded for comparison: NFKC, no case, single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(folded.split())
 
 
 def fingerprint(text: str) -> int:
     """128-bit xxh3 of the normalised text."""
     return xxhash.xxh3_128_intdigest(normalised(text).encode())
+
+
+def told_apart(items: Iterable[T], *, text: Callable[[T], str], seen: Marks) -> Iterator[tuple[T, bool]]:
+    """Each item, and whether it says something new; ``seen`` holds what counts as said already and is added to.
+
+    For pools of any size: of what was said eight bytes are kept, so nobody can tell which item said it first.
+    """
+    rest = iter(items)
+    while some := list(islice(rest, AT_ONCE)):
+        new = seen.add([mark_of(normalised(text(item))) for item in some])
+        yield from zip(some, new, strict=True)
 
 
 def without_repeats(

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
-from corpusgen.mock.answer import Question
-from corpusgen.records import Json
+from corpusgen.mock.dialect import Dialect
+from corpusgen.mock.question import Api, Question
 
 Headers = tuple[tuple[str, str], ...]
+
+TALKING: Final[frozenset[Api]] = frozenset({"chat", "completion", "responses", "messages"})
+EVERYWHERE: Final[frozenset[Api]] = TALKING | {"embeddings"}
 
 
 @dataclass(kw_only=True)
@@ -24,6 +28,7 @@ class Exchange:
     """One request under way: the good reply to it, and the connection to spoil."""
 
     question: Question
+    dialect: Dialect
     reply: dict[str, Any]
     request_id: str
     reader: asyncio.StreamReader
@@ -37,7 +42,39 @@ class Exchange:
     async def send(self, status: int, body: bytes, *headers: tuple[str, str]) -> None:
         """A whole response, with a right length."""
         length = ("Content-Length", str(len(body)))
-        await self.write(head(status, (("x-request-id", self.request_id), *headers, length)) + body)
+        await self.write(head(status, ((self.dialect.request_id, self.request_id), *headers, length)) + body)
+
+    async def say(self, *headers: tuple[str, str]) -> None:
+        """The good answer."""
+        if not self.question.stream:
+            body = orjson.dumps(self.reply)
+            length = ("Content-Length", str(len(body)))
+            self.writer.write(head(200, ((self.dialect.request_id, self.request_id), *headers, length)) + body)
+            await self.writer.drain()
+            return
+        named = (self.dialect.request_id, self.request_id)
+        start = head(200, (named, *self.typed, *headers, ("Transfer-Encoding", "chunked")))
+        events = self.dialect.events(self.question, self.reply)
+        chunks = [f"{len(event):x}\r\n".encode() + event + b"\r\n" for event in events]
+        await self.write(start + b"".join(chunks) + b"0\r\n\r\n")
+
+    async def answer(self, body: bytes, *headers: tuple[str, str]) -> None:
+        """An HTTP 200 with this in it, under the type the client expects."""
+        await self.send(200, body, *self.typed, *headers)
+
+    async def refuse(self, status: int, message: str, *headers: tuple[str, str], code: str | None = None) -> None:
+        """An error in the words of this wire format."""
+        error = self.dialect.error(status, f"mock teacher: {message}", code)
+        await self.send(status, named_error(error, self.request_id), *headers)
+
+    @property
+    def typed(self) -> Headers:
+        """The content type of a good answer, where it is not JSON."""
+        return (("Content-Type", "text/event-stream"),) if self.question.stream else ()
+
+    def told(self, reply: dict[str, Any] | None = None) -> bytes:
+        """A reply, or the good one, as the client asked for it: whole or as events."""
+        return self.dialect.told(self.question, self.reply if reply is None else reply)
 
     async def write(self, raw: bytes) -> None:
         """Bytes as they are."""
@@ -65,6 +102,7 @@ class Exchange:
 
 
 Act = Callable[[Exchange], Awaitable[None]]
+Change = Callable[[Dialect, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,28 +119,31 @@ class Kind:
     """Whether the client may keep what comes back as an answer."""
     extra_output_tokens: int = 0
     """Tokens charged and reported beyond the answer's own."""
-    place: Literal["answer", "address"] = "answer"
-    """``address``: no request ever arrives, so it is had by asking another address (see ``addresses``)."""
+    place: Literal["answer", "address", "batch"] = "answer"
+    """``address``: no request ever arrives, so it is had by asking another address (see ``addresses``); ``batch``:
+    happens to a whole batch."""
+    apis: frozenset[Api] = EVERYWHERE
+    """The wire formats in which it makes sense."""
+    status: int | None = None
+    """The HTTP status it is, where it is one; a line of a batch fails with it."""
+    change: Change | None = None
+    """What it does to a reply, where that is all; a line of a batch is spoilt in the same way."""
+
+
+def named_error(error: dict[str, Any], request_id: str) -> bytes:
+    """An error as JSON, with the name of its request where the vendor puts it into the body."""
+    return orjson.dumps({**error, "request_id": request_id} if "request_id" in error else error)
 
 
 def head(status: int, headers: Headers) -> bytes:
     """Status line and headers of an HTTP/1.1 response."""
-    named = {name.lower() for name, _ in headers}
-    typed: Headers = () if "content-type" in named else (("Content-Type", "application/json"),)
-    lines = [f"HTTP/1.1 {status} {_phrase(status)}", *(f"{name}: {value}" for name, value in (*typed, *headers))]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+    lines = [f"{name}: {value}\r\n" for name, value in headers]
+    if "Content-Type" not in dict(headers):
+        lines.insert(0, "Content-Type: application/json\r\n")
+    return f"HTTP/1.1 {status} {_phrase(status)}\r\n{''.join(lines)}\r\n".encode("latin-1")
 
 
-def error_body(status: int, message: str) -> bytes:
-    """An error in the shape of OpenAI's wire format."""
-    return orjson.dumps({"error": {"message": f"mock teacher: {message}", "type": "mock", "code": status}})
-
-
-def changed(reply: Mapping[str, Json], **fields: Json) -> dict[str, Json]:
-    """A reply with other top-level fields; None leaves the field out."""
-    return {name: value for name, value in {**reply, **fields}.items() if value is not None}
-
-
+@cache
 def _phrase(status: int) -> str:
     with suppress(ValueError):
         return HTTPStatus(status).phrase

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from corpusgen.errors import UsageError
 from corpusgen.mock.addresses import ADDRESSES
-from corpusgen.mock.answer import Question
+from corpusgen.mock.batch_faults import BATCHES
 from corpusgen.mock.bodies import BODIES
 from corpusgen.mock.kinds import Kind
+from corpusgen.mock.question import Question
 from corpusgen.mock.sockets import SOCKETS
 from corpusgen.mock.statuses import STATUSES
 
-KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in (*STATUSES, *BODIES, *SOCKETS, *ADDRESSES)}
+KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in (*STATUSES, *BODIES, *SOCKETS, *BATCHES, *ADDRESSES)}
 """Every way of going wrong, by name."""
 
 _DRAWN: Final = [name for name, kind in KINDS.items() if kind.place == "answer"]
+_OF_BATCHES: Final = [kind.name for kind in BATCHES]
 
 PROFILES: Final[Mapping[str, Mapping[str, float]]] = {
     "none": {},
@@ -43,6 +45,13 @@ PROFILES: Final[Mapping[str, Mapping[str, float]]] = {
 _MARK: Final = re.compile(r"(?<![a-z0-9])fault:([a-z0-9.-]*[a-z0-9])(?:\*(\d{1,6}))?")
 
 
+def marks_in(*raw: bytes) -> str:
+    """The faults that are asked for by name anywhere in these, and nothing else of them."""
+    # In JSON the end of a line is an n, which would run into the mark behind it.
+    text = " ".join([part.decode(errors="replace").replace("\\n", " ") for part in raw])
+    return " ".join([mark[0] for mark in _MARK.finditer(text)])
+
+
 @dataclass(frozen=True, kw_only=True)
 class FaultPlan:
     """A share of all requests for each kind of fault. Same seed, same request, same try: same fault."""
@@ -54,16 +63,24 @@ class FaultPlan:
 
     def fault_of(self, question: Question, attempt: int) -> Kind | None:
         """The fault the so-manieth try of a question meets (the first is 1), or None for a good answer."""
-        mark = _MARK.search(question.text) if self.markers else None
-        if mark is not None and mark[1] in _DRAWN:
-            return KINDS[mark[1]] if attempt <= int(mark[2] or attempt) else None
-        return self._drawn(question.key, attempt)
+        kind = self._fault(_DRAWN, question.text, question.key, attempt)
+        return kind if kind is None or question.api in kind.apis else None
 
-    def _drawn(self, key: str, attempt: int) -> Kind | None:
+    def batch_fault_of(self, text: str, key: str, attempt: int) -> Kind | None:
+        """The fault the so-manieth try of a whole batch meets; its text is that of all its lines."""
+        return self._fault(_OF_BATCHES, text, key, attempt)
+
+    def _fault(self, names: Sequence[str], text: str, key: str, attempt: int) -> Kind | None:
+        mark = next((mark for mark in _MARK.finditer(text) if mark[1] in names), None) if self.markers else None
+        if mark is not None:
+            return KINDS[mark[1]] if attempt <= int(mark[2] or attempt) else None
+        return self._drawn(names, key, attempt) if self.shares else None
+
+    def _drawn(self, names: Sequence[str], key: str, attempt: int) -> Kind | None:
         digest = hashlib.sha256(f"{self.seed}:{key}:{attempt}".encode()).digest()
         left = int.from_bytes(digest[:8]) / 2**64
         for name, share in self.shares.items():
-            left -= share
+            left -= share if name in names else 0.0
             if left < 0:
                 return KINDS[name]
         return None
@@ -86,7 +103,7 @@ def parse_faults(text: str, *, seed: int = 0) -> FaultPlan:
 
 
 def _known(name: str) -> str:
-    if name in _DRAWN:
+    if name in _DRAWN or name in _OF_BATCHES:
         return name
     if name in KINDS:
         raise UsageError(f"--faults: {name!r} cannot be drawn: no request arrives there; ask its own address instead")

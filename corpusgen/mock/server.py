@@ -1,4 +1,4 @@
-"""The server: reads requests, charges for them, and answers or misbehaves.
+"""The server: reads requests, and answers or misbehaves.
 
 HTTP is spoken by hand over asyncio's streams, because a library that speaks it well cannot be made to speak it badly.
 """
@@ -6,59 +6,42 @@ HTTP is spoken by hand over asyncio's streams, because a library that speaks it 
 from __future__ import annotations
 
 import asyncio
-import math
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
-
-import orjson
+from typing import Final
+from urllib.parse import unquote
 
 from corpusgen.mock.addresses import bad_addresses
-from corpusgen.mock.answer import Answer, NotARequest, Question, answer_to, read_question, reply_to
-from corpusgen.mock.bill import Bill, Prices
-from corpusgen.mock.kinds import Exchange, Kind, error_body, head
-from corpusgen.mock.plan import FaultPlan
+from corpusgen.mock.answer import DIALECTS
+from corpusgen.mock.anthropic_batches import AnthropicBatches
+from corpusgen.mock.anthropic_errors import anthropic_error
+from corpusgen.mock.anthropic_messages import count_tokens
+from corpusgen.mock.bill import Bill
+from corpusgen.mock.desk import Desk, Options
+from corpusgen.mock.dialect import Dialect
+from corpusgen.mock.http import Heard, NotHttp, Told, hear, json_told
+from corpusgen.mock.jobs import Pace
+from corpusgen.mock.kinds import Exchange, named_error
+from corpusgen.mock.limits import Limits, RateLimit
+from corpusgen.mock.models import anthropic_models, openai_models
+from corpusgen.mock.openai_batches import OpenAIBatches
+from corpusgen.mock.openai_errors import openai_error
+from corpusgen.mock.openai_files import Files
+from corpusgen.mock.question import NotARequest, Question
 
-MAX_REQUEST: Final = 64 * 2**20
+__all__ = ["MockTeacher", "Options", "RateLimit", "mock_teacher"]
+
 _MAX_HEAD: Final = 64 * 2**10
 _BACKLOG: Final = 4096
-
-_ASKING: Final[dict[str, Literal["chat", "completion"]]] = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completion",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RateLimit:
-    """So many requests a second, and so many at once before that counts."""
-
-    per_s: float
-    burst: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a mock teacher behaves."""
-
-    plan: FaultPlan = field(default_factory=FaultPlan)
-    prices: Prices = field(default_factory=Prices)
-    latency_s: float = 0.0
-    slow_s: float = 30.0
-    """How long the slow kinds of fault hold a request."""
-    rate_limit: RateLimit | None = None
-    labels: tuple[str, ...] = ()
-    """With labels, every answer is one of them."""
-    host: str = "127.0.0.1"
-    port: int = 0
-    clock: Callable[[], float] = time.monotonic
+_DEFAULTS: Final = Options()
+_ASIDE: Final = ("GET /v1/models", "/v1/files", "/v1/batches", "/v1/messages/batches", "GET /bill", "POST /reset")
 
 
 @asynccontextmanager
-async def mock_teacher(options: Options = Options()) -> AsyncIterator[MockTeacher]:
+async def mock_teacher(options: Options = _DEFAULTS) -> AsyncIterator[MockTeacher]:
     """A running mock teacher; leaving the block stops it."""
     mock = MockTeacher(options=options)
     server = await asyncio.start_server(
@@ -75,38 +58,57 @@ async def mock_teacher(options: Options = Options()) -> AsyncIterator[MockTeache
         await server.wait_closed()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Heard:
-    """One HTTP request, read whole."""
-
-    method: str
-    path: str
-    body: bytes
-    keep_alive: bool
-
-
 @dataclass(kw_only=True)
 class MockTeacher:
     """A teacher with its bill."""
 
     options: Options
     base_url: str = ""
+    """For clients of OpenAI; those of Anthropic take ``origin``."""
     bad_addresses: dict[str, str] = field(default_factory=dict)
     """Base URLs of the faults no request arrives at, by name."""
-    bill: Bill = field(init=False)
-    _tries: Counter[str] = field(default_factory=Counter)
+    _desk: Desk = field(init=False)
+    _files: Files = field(init=False)
+    _openai_batches: OpenAIBatches = field(init=False)
+    _anthropic_batches: AnthropicBatches = field(init=False)
+    _limits: Limits | None = field(init=False)
     _talks: set[asyncio.Task[None]] = field(default_factory=set)
-    _bucket: _Bucket | None = field(init=False)
+    _ids: int = 0
 
     def __post_init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Forget everything that was asked and charged."""
-        limit = self.options.rate_limit
-        self.bill = Bill(prices=self.options.prices)
-        self._tries.clear()
-        self._bucket = None if limit is None else _Bucket(limit=limit, clock=self.options.clock)
+        options = self.options
+        pace = Pace(takes_s=options.batch_delay_s, lives_s=options.batch_life_s)
+        self._desk = Desk(options=options)
+        self._files = Files(now=options.now, new_id=self._new_id)
+        self._openai_batches = OpenAIBatches(files=self._files, clerk=self._desk, pace=pace, new_id=self._new_id)
+        self._anthropic_batches = AnthropicBatches(
+            clerk=self._desk, pace=pace, new_id=self._new_id, origin=lambda: self.origin
+        )
+        limited = options.rate_limit is not None or options.token_limit is not None
+        self._limits = _limits(options) if limited else None
+
+    @property
+    def origin(self) -> str:
+        """The server's address: what clients of Anthropic take as base URL."""
+        return self.base_url.removesuffix("/v1")
+
+    @property
+    def bill(self) -> Bill:
+        """Everything charged for until now, batches included."""
+        self._openai_batches.advance()
+        self._anthropic_batches.advance()
+        return self._desk.bill
+
+    def _new_id(self, start: str) -> str:
+        self._ids += 1
+        digest = hashlib.sha256(f"{self.options.now()}/{self.base_url}/{self._ids}".encode()).hexdigest()
+        return f"{start}mock{digest[:20]}"
+
+    # --- conversations ---
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Begin a conversation; ``hang_up`` ends it."""
@@ -118,7 +120,7 @@ class MockTeacher:
         """Serve one connection until either side has had enough."""
         try:
             # A client that leaves in the middle is what this server is for.
-            with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, _NotHttp):
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, NotHttp):
                 while await self._one(reader, writer):
                     pass
         finally:
@@ -133,157 +135,141 @@ class MockTeacher:
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Serve one request; True if the connection can take another."""
-        heard = await _hear(reader)
+        heard = await hear(reader)
         if heard is None:
             return False
-        closing = False
-        api = _ASKING.get(heard.path)
-        if api is not None and heard.method == "POST":
-            closing = await self._answer(api, heard.body, reader, writer)
+        if self.options.key is not None and not _has_key(heard, self.options.key):
+            refused = self._refused(heard, 401, "the key is wrong; it is what --require-key says")
+            closing = self._tell(refused, heard, writer)
+        elif (dialect := DIALECTS.get(heard.path)) is not None and heard.method == "POST":
+            closing = await self._answer(dialect, heard, reader, writer)
         else:
-            writer.write(_response(*self._about_itself(heard)))
+            closing = self._tell(self._aside(heard), heard, writer)
         await writer.drain()
         return heard.keep_alive and not closing
 
-    def _about_itself(self, heard: _Heard) -> tuple[int, bytes]:
-        match heard.method, heard.path:
-            case "GET", "/bill":
-                return 200, orjson.dumps(self.bill.to_json())
-            case "POST", "/reset":
-                self.reset()
-                return 200, b"{}"
-        return 404, error_body(404, f"no {heard.method} {heard.path}; there are POST {', '.join(_ASKING)}, GET /bill")
+    # --- questions ---
 
     async def _answer(
-        self,
-        api: Literal["chat", "completion"],
-        body: bytes,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        self, dialect: Dialect, heard: Heard, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         try:
-            question = read_question(api, body)
+            question = dialect.read(heard.body, heard.headers)
         except NotARequest as error:
-            self.bill.asked("bad-request")
-            writer.write(_response(400, error_body(400, str(error))))
-            return False
+            self._desk.bill.asked("bad-request")
+            return self._tell(self._refused(heard, 400, str(error)), heard, writer)
         limits: tuple[tuple[str, str], ...] = ()
-        if self._bucket is not None:
-            granted = self._bucket.take()
-            limits = self._bucket.headers()
-            if not granted:
-                self.bill.asked("rate-limited")
-                writer.write(_response(429, error_body(429, "the rate limit"), *limits, *self._bucket.pause()))
-                return False
-        return await self._teach(question, limits, reader, writer)
+        if self._limits is not None:
+            lacking = self._limits.take(question)
+            limits = self._limits.headers(dialect.vendor)
+            if lacking is not None:
+                self._desk.bill.asked("rate-limited")
+                pause = self._limits.pause(dialect.vendor, lacking, question)
+                refusal = self._refused(heard, 429, f"the rate limit on {lacking}")
+                return self._tell(replace(refusal, headers=(*limits, *pause)), heard, writer)
+        return await self._teach(dialect, question, limits, reader, writer)
 
     async def _teach(
         self,
+        dialect: Dialect,
         question: Question,
         limits: tuple[tuple[str, str], ...],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> bool:
-        self._tries[question.key] += 1
-        attempt = self._tries[question.key]
-        kind = self.options.plan.fault_of(question, attempt)
-        answer = self._charged(question, kind)
+        decision = self._desk.decide(question)
         if self.options.latency_s > 0:
             await asyncio.sleep(self.options.latency_s)
         exchange = Exchange(
             question=question,
-            reply=reply_to(question, answer, self.options.labels),
-            request_id=f"mock-{question.key[:16]}-{attempt}",
+            dialect=dialect,
+            reply=dialect.reply(question, decision.answer, self.options.labels),
+            request_id=f"mock-{question.key[:16]}-{decision.attempt}",
             reader=reader,
             writer=writer,
             slow_s=self.options.slow_s,
         )
+        kind = decision.kind
         if kind is None:
-            await exchange.send(200, orjson.dumps(exchange.reply), *limits)
+            await exchange.say(*limits)
         else:
             await kind.act(exchange)
         if kind is None or kind.usable or exchange.patient:
-            self.bill.answered[question.key] += 1
+            self._desk.bill.answered[question.key] += 1
         return exchange.closing
 
-    def _charged(self, question: Question, kind: Kind | None) -> Answer:
-        """The answer to a question, charged for before anything can go wrong with telling it."""
-        answer = answer_to(question, self.options.labels)
-        name = "answer" if kind is None else kind.name
-        if kind is not None and kind.extra_output_tokens:
-            above = question.max_tokens + kind.extra_output_tokens
-            answer = replace(answer, usage=replace(answer.usage, output_tokens=above))
-        self.bill.asked(name)
-        if kind is None or kind.billed:
-            self.bill.charge(name, question.key, answer.usage)
-        return answer
+    # --- everything else ---
 
+    def _tell(self, told: Told, heard: Heard, writer: asyncio.StreamWriter) -> bool:
+        """Tell a response, or as much of it as is to arrive; True if that was the last."""
+        self._ids += 1
+        raw = told.raw(_request_id(heard, f"req_mock{self._ids}"))
+        if told.heard >= 1:
+            writer.write(raw)
+            return False
+        raw = raw if told.heard > 0 else b""
+        writer.write(raw[: len(raw) - int(len(told.body) * (1 - told.heard))])
+        writer.close()
+        return True
 
-@dataclass(kw_only=True)
-class _Bucket:
-    """Tokens that fill up with time; each request takes one."""
+    def _aside(self, heard: Heard) -> Told:
+        try:
+            found = self._respond(heard)
+        except NotARequest as error:
+            return self._refused(heard, error.status, str(error))
+        if found is None:
+            there_are = ", ".join([*(f"POST {path}" for path in DIALECTS), *_ASIDE])
+            return self._refused(heard, 404, f"no {heard.method} {heard.path}; there are {there_are}")
+        return found
 
-    limit: RateLimit
-    clock: Callable[[], float]
-    left: float = field(init=False)
-    seen: float = field(init=False)
+    def _refused(self, heard: Heard, status: int, message: str) -> Told:
+        error = anthropic_error if _speaks_anthropic(heard) else openai_error
+        # Told as the next response, whose name is one more.
+        body = named_error(error(status, f"mock teacher: {message}"), f"req_mock{self._ids + 1}")
+        return Told(status=status, body=body)
 
-    def __post_init__(self) -> None:
-        self.left, self.seen = float(self.limit.burst), self.clock()
-
-    def take(self) -> bool:
-        now = self.clock()
-        self.left = min(self.limit.burst, self.left + (now - self.seen) * self.limit.per_s)
-        self.seen = now
-        granted = self.left >= 1
-        self.left -= granted
-        return granted
-
-    @property
-    def wait_s(self) -> float:
-        return max(0.0, (1 - self.left) / self.limit.per_s)
-
-    def pause(self) -> tuple[tuple[str, str], ...]:
-        milliseconds = math.ceil(self.wait_s * 1000)
-        return ("retry-after-ms", str(milliseconds)), ("Retry-After", str(-(-milliseconds // 1000)))
-
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        return (
-            ("x-ratelimit-limit-requests", f"{self.limit.per_s * 60:g}"),
-            ("x-ratelimit-remaining-requests", str(int(self.left))),
-            ("x-ratelimit-reset-requests", f"{math.ceil(self.wait_s * 1000)}ms"),
-        )
-
-
-class _NotHttp(Exception):
-    """Somebody speaks another protocol, TLS for one."""
-
-
-async def _hear(reader: asyncio.StreamReader) -> _Heard | None:
-    """The next request, or None when the client is done."""
-    first = await reader.read(1)
-    if not first:
+    def _respond(self, heard: Heard) -> Told | None:
+        match heard.method, *heard.path.strip("/").split("/"):
+            case "GET", "bill":
+                return json_told(self.bill.to_json())
+            case "POST", "reset":
+                self.reset()
+                return json_told({})
+            case "GET", "v1", "models", *name:
+                models = anthropic_models if _speaks_anthropic(heard) else openai_models
+                return json_told(models(unquote("/".join(name))))
+            case _, "v1", "files", *rest:
+                return self._files.respond(heard, rest)
+            case _, "v1", "batches", *rest:
+                return self._openai_batches.respond(heard, rest)
+            case _, "v1", "messages", "batches", *rest:
+                return self._anthropic_batches.respond(heard, rest)
+            case "POST", "v1", "messages", "count_tokens":
+                return json_told(count_tokens(heard.body, heard.headers))
         return None
-    if not first.isalpha():  # TLS begins with a 22, and would wait for a word from us for ever
-        raise _NotHttp
-    raw = first + await reader.readuntil(b"\r\n\r\n")
-    start, *lines = raw.decode("latin-1").split("\r\n")
-    words = start.split(" ")
-    if len(words) != 3 or not words[2].startswith("HTTP/1."):
-        raise _NotHttp
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    length = headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > MAX_REQUEST:
-        raise _NotHttp
-    if headers.get("transfer-encoding"):
-        raise _NotHttp
-    return _Heard(
-        method=words[0],
-        path=words[1].partition("?")[0],
-        body=await reader.readexactly(int(length)),
-        keep_alive=words[2] != "HTTP/1.0" and headers.get("connection", "").lower() != "close",
+
+
+def _limits(options: Options) -> Limits:
+    return Limits(
+        requests=options.rate_limit,
+        tokens=options.token_limit,
+        told=options.told,
+        clock=options.clock,
+        now=options.now,
     )
 
 
-def _response(status: int, body: bytes, *headers: tuple[str, str]) -> bytes:
-    return head(status, (*headers, ("Content-Length", str(len(body))))) + body
+def _has_key(heard: Heard, key: str) -> bool:
+    """Whether a request may be answered; the bill is for whoever runs the server."""
+    if not heard.path.startswith("/v1/"):
+        return True
+    given = heard.headers.get("x-api-key") or heard.headers.get("authorization", "").removeprefix("Bearer ")
+    return hmac.compare_digest(given.encode(), key.encode())
+
+
+def _speaks_anthropic(heard: Heard) -> bool:
+    return "anthropic-version" in heard.headers or heard.path.startswith("/v1/messages")
+
+
+def _request_id(heard: Heard, name: str) -> tuple[str, str]:
+    return ("request-id" if _speaks_anthropic(heard) else "x-request-id"), name

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from dataclasses import replace
 from functools import cache
 from typing import Final
 
 import orjson
 
-from corpusgen.mock.answer import Question, answer_to, reply_to
 from corpusgen.mock.kinds import Exchange, Kind, head
+from corpusgen.mock.question import Question
+from corpusgen.mock.saying import answer_to
 
 BOMB_BYTES: Final = 80 * 2**20
 """What the bomb unpacks to: more than any client should take for one answer."""
 
 _DRIP_S: Final = 0.05
 _AFTERWARDS_S: Final = 0.02
+_JSON: Final = (("Content-Type", "application/json"),)
 _FLOOD: Final = b" " * 2**16
 _MOST_FLOOD: Final = 2**13
-_CHUNKED: Final = head(200, (("Transfer-Encoding", "chunked"),))
 
 
 def _good(exchange: Exchange) -> bytes:
-    return orjson.dumps(exchange.reply)
+    return exchange.told()
+
+
+def _chunked(exchange: Exchange) -> bytes:
+    return head(200, (*exchange.typed, ("Transfer-Encoding", "chunked")))
 
 
 def _length(size: int) -> tuple[str, str]:
@@ -40,7 +46,16 @@ async def _close_before(exchange: Exchange) -> None:
 
 async def _half_a_body(exchange: Exchange) -> None:
     body = _good(exchange)
-    await exchange.write(head(200, (_length(len(body)),)) + body[: len(body) // 2])
+    await exchange.write(
+        head(
+            200,
+            (
+                *exchange.typed,
+                _length(len(body)),
+            ),
+        )
+        + body[: len(body) // 2]
+    )
 
 
 async def _reset_in_body(exchange: Exchange) -> None:
@@ -56,23 +71,31 @@ async def _close_in_body(exchange: Exchange) -> None:
 
 async def _chunk_cut(exchange: Exchange) -> None:
     body = _good(exchange)
-    await exchange.write(_CHUNKED + f"{len(body):x}\r\n".encode() + body + b"\r\n")
+    await exchange.write(_chunked(exchange) + f"{len(body):x}\r\n".encode() + body + b"\r\n")
     exchange.close()  # all the words, but not the chunk that says so
 
 
 async def _chunk_nonsense(exchange: Exchange) -> None:
-    await exchange.write(_CHUNKED + b"many\r\n" + _good(exchange))
+    await exchange.write(_chunked(exchange) + b"many\r\n" + _good(exchange))
     exchange.close()
 
 
 async def _close_after_headers(exchange: Exchange) -> None:
-    await exchange.write(head(200, (_length(len(_good(exchange))),)))
+    await exchange.write(
+        head(
+            200,
+            (
+                *exchange.typed,
+                _length(len(_good(exchange))),
+            ),
+        )
+    )
     exchange.close()
 
 
 async def _too_late(exchange: Exchange) -> None:
     if not await exchange.client_leaves(exchange.slow_s):
-        await exchange.send(200, _good(exchange))
+        await exchange.answer(_good(exchange))
         exchange.patient = True
 
 
@@ -93,13 +116,29 @@ async def _drip(exchange: Exchange, quick: bytes, slow: bytes) -> None:
 
 async def _slow_headers(exchange: Exchange) -> None:
     body = _good(exchange)
-    start, rest = head(200, (_length(len(body)),)).split(b"\r\n", 1)
+    start, rest = head(
+        200,
+        (
+            *exchange.typed,
+            _length(len(body)),
+        ),
+    ).split(b"\r\n", 1)
     await _drip(exchange, start + b"\r\n", rest + body)
 
 
 async def _slow_body(exchange: Exchange) -> None:
     body = _good(exchange)
-    await _drip(exchange, head(200, (_length(len(body)),)), body)
+    await _drip(
+        exchange,
+        head(
+            200,
+            (
+                *exchange.typed,
+                _length(len(body)),
+            ),
+        ),
+        body,
+    )
 
 
 async def _endless_continue(exchange: Exchange) -> None:
@@ -111,7 +150,7 @@ async def _endless_continue(exchange: Exchange) -> None:
 
 
 async def _endless_body(exchange: Exchange) -> None:
-    await exchange.write(_CHUNKED)
+    await exchange.write(_chunked(exchange))
     chunk = f"{len(_FLOOD):x}\r\n".encode() + _FLOOD + b"\r\n"
     for _ in range(_MOST_FLOOD):
         await exchange.write(chunk)
@@ -119,7 +158,7 @@ async def _endless_body(exchange: Exchange) -> None:
 
 
 async def _bomb(exchange: Exchange) -> None:
-    await exchange.send(200, _packed_bomb(), ("Content-Encoding", "gzip"))
+    await exchange.answer(_packed_bomb(), ("Content-Encoding", "gzip"))
 
 
 @cache
@@ -128,44 +167,71 @@ def _packed_bomb() -> bytes:
 
 
 async def _broken_gzip(exchange: Exchange) -> None:
-    await exchange.send(200, b"this was never packed", ("Content-Encoding", "gzip"))
+    await exchange.answer(b"this was never packed", ("Content-Encoding", "gzip"))
 
 
 async def _cut_gzip(exchange: Exchange) -> None:
     packed = gzip.compress(_good(exchange), mtime=0)
-    await exchange.send(200, packed[:-12], ("Content-Encoding", "gzip"))
+    await exchange.answer(packed[:-12], ("Content-Encoding", "gzip"))
 
 
 async def _length_too_long(exchange: Exchange) -> None:
     body = _good(exchange)
-    await exchange.write(head(200, (_length(len(body) + 100),)) + body)
+    await exchange.write(
+        head(
+            200,
+            (
+                *exchange.typed,
+                _length(len(body) + 100),
+            ),
+        )
+        + body
+    )
     exchange.close()
 
 
 async def _length_too_short(exchange: Exchange) -> None:
     body = _good(exchange)
-    await exchange.write(head(200, (_length(len(body) // 2),)) + body)
+    await exchange.write(
+        head(
+            200,
+            (
+                *exchange.typed,
+                _length(len(body) // 2),
+            ),
+        )
+        + body
+    )
 
 
 async def _two_lengths(exchange: Exchange) -> None:
     body = _good(exchange)
-    await exchange.write(head(200, (_length(len(body)), _length(len(body) // 2))) + body)
+    await exchange.write(head(200, (*exchange.typed, _length(len(body)), _length(len(body) // 2))) + body)
     exchange.close()
 
 
 async def _twice_named(exchange: Exchange) -> None:
-    extra = (("x-request-id", "another"), ("Retry-After", "5"), ("Retry-After", "7"), ("Content-Type", "text/plain"))
-    await exchange.send(200, _good(exchange), ("Content-Type", "application/json"), *extra)
+    extra = (
+        (exchange.dialect.request_id, "another"),
+        ("Retry-After", "5"),
+        ("Retry-After", "7"),
+        ("Content-Type", "text/plain"),
+    )
+    await exchange.send(200, _good(exchange), *(exchange.typed or _JSON), *extra)
+
+
+def _old_head(exchange: Exchange) -> bytes:
+    return b"HTTP/1.0" + head(200, exchange.typed).removeprefix(b"HTTP/1.1")
 
 
 async def _http_1_0(exchange: Exchange) -> None:
-    await exchange.write(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + _good(exchange))
+    await exchange.write(_old_head(exchange) + _good(exchange))
     exchange.close()
 
 
 async def _http_1_0_cut(exchange: Exchange) -> None:
     body = _good(exchange)
-    await exchange.write(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + body[: len(body) // 2])
+    await exchange.write(_old_head(exchange) + body[: len(body) // 2])
     exchange.close()
 
 
@@ -175,27 +241,19 @@ async def _not_http(exchange: Exchange) -> None:
 
 
 async def _huge_headers(exchange: Exchange) -> None:
-    await exchange.send(200, _good(exchange), *((f"x-padding-{number}", "x" * 4096) for number in range(256)))
+    await exchange.answer(_good(exchange), *((f"x-padding-{number}", "x" * 4096) for number in range(256)))
 
 
 async def _second_answer(exchange: Exchange) -> None:
-    await exchange.send(200, _good(exchange))
+    await exchange.answer(_good(exchange))
     # Soon, and not in the same packet: what comes after the next question was sent nobody can tell from its answer.
     await asyncio.sleep(0)
     other = _somebody_elses(exchange.question)
-    await exchange.send(200, orjson.dumps(reply_to(other, answer_to(other))))
+    await exchange.answer(orjson.dumps(exchange.dialect.reply(other, answer_to(other), ())))
 
 
 def _somebody_elses(question: Question) -> Question:
-    return Question(
-        key="0" * 64,
-        api=question.api,
-        model=question.model,
-        text="somebody else's question",
-        input_tokens=1,
-        max_tokens=1,
-        top_logprobs=None,
-    )
+    return replace(question, key="0" * 64, text="somebody else's question", tool=None, schema=None, choices=1)
 
 
 SOCKETS: Final = (

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
-
-from corpusgen.mock.kinds import Act, Exchange, Headers, Kind, error_body
+from corpusgen.mock.kinds import Act, Exchange, Headers, Kind
 
 LONG_S: Final = 86_400
 """A Retry-After that would put a client to sleep for a day."""
@@ -17,13 +15,13 @@ ELSEWHERE: Final = "http://127.0.0.1:9/v1/elsewhere"
 
 def _status(status: int, message: str, *headers: tuple[str, str]) -> Act:
     async def act(exchange: Exchange) -> None:
-        await exchange.send(status, error_body(status, message), *headers)
+        await exchange.refuse(status, message, *headers)
 
     return act
 
 
 def _kind(name: str, status: int, what: str, *headers: tuple[str, str], billed: bool = False) -> Kind:
-    return Kind(name=name, what=what, billed=billed, act=_status(status, what, *headers))
+    return Kind(name=name, what=what, billed=billed, act=_status(status, what, *headers), status=status)
 
 
 async def _no_content(exchange: Exchange) -> None:
@@ -36,8 +34,7 @@ async def _switching(exchange: Exchange) -> None:
 
 
 async def _nothing_left(exchange: Exchange) -> None:
-    said = {"message": "mock teacher: you exceeded your quota", "type": "insufficient_quota", "code": None}
-    await exchange.send(429, orjson.dumps({"error": said}))
+    await exchange.refuse(429, "you exceeded your quota", code="insufficient_quota")
 
 
 async def _unfinished_refusal(exchange: Exchange) -> None:

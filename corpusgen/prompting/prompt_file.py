@@ -1,4 +1,7 @@
-"""Prompt files: YAML front matter, then ``system:`` / ``user:`` / ``assistant:`` blocks."""
+"""Prompt files: YAML front matter, then ``system:`` / ``user:`` / ``assistant:`` blocks.
+
+An empty ``messages:`` block is where the conversation of each seed goes.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,15 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from corpusgen.errors import LocatedError, Problem, PromptError
+from corpusgen.prompting.conversations import COLUMN, Turns
 from corpusgen.prompting.templates import TemplateError, fill, variables
 from corpusgen.records import Message
 from corpusgen.spec import parse_yaml, problems
 
 Lines = Mapping[tuple[str | int, ...], int]
 
-_ROLE = re.compile(r"^(system|user|assistant):[ \t]*$")
+_ROLE = re.compile(r"^(system|user|assistant|messages):[ \t]*$")
+_Role = Literal["system", "user", "assistant", "messages"]
 EXAMPLES = "examples"
 ANSWERS = frozenset({"label", "answer"})
 """Names under which a worked example's own answer stands in the ``example`` template."""
@@ -42,7 +47,7 @@ class _FrontMatter(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class _Block:
-    role: Literal["system", "user", "assistant"]
+    role: _Role
     text: str
     line: int
 
@@ -65,10 +70,27 @@ class PromptFile:
         """True when a worked example shows its answer."""
         return not ANSWERS.isdisjoint(variables(self.example or ""))
 
-    def messages(self, values: Mapping[str, str], examples: str) -> tuple[Message, ...]:
-        """The messages for one item."""
+    @property
+    def room(self) -> Turns | None:
+        """What the conversation of a seed may be; None where there is no place for one."""
+        roles = [block.role for block in self.blocks]
+        if COLUMN not in roles:
+            return None
+        before = roles[: roles.index(COLUMN)]
+        return Turns(system=set(before) <= {"system"}, last=roles[-1] == COLUMN)
+
+    def messages(
+        self, values: Mapping[str, str], examples: str, turns: tuple[Message, ...] = ()
+    ) -> tuple[Message, ...]:
+        """The messages for one item; its conversation stands where the prompt has room for it."""
         known = {**values, EXAMPLES: examples}
-        return tuple(Message(role=block.role, content=fill(block.text, known)) for block in self.blocks)
+        found: list[Message] = []
+        for block in self.blocks:
+            if block.role == "messages":
+                found += turns
+            else:
+                found.append(Message(role=block.role, content=fill(block.text, known)))
+        return tuple(found)
 
     def render_examples(self, rows: list[Mapping[str, str]]) -> str:
         """The worked examples, one after the other."""
@@ -128,21 +150,21 @@ def _front_matter(path: Path, text: str) -> tuple[_FrontMatter, Lines]:
 
 
 def _blocks(path: Path, body: str, first_line: int) -> Iterator[_Block]:
-    role: Literal["system", "user", "assistant"] | None = None
+    role: _Role | None = None
     lines: list[str] = []
     start = first_line
     for number, line in enumerate(body.split("\n"), first_line):
         marker = _ROLE.match(line)
         if marker is None:
             if role is None and line.strip():
-                raise _error(path, number, "", "text before the first system:, user: or assistant: line")
+                raise _error(path, number, "", "text before the first system:, user:, assistant: or messages: line")
             lines.append(line)
             continue
         if role is not None:
             yield _Block(role=role, text="\n".join(lines).strip("\n"), line=start)
-        role, lines, start = marker.group(1), [], number + 1  # type: ignore[assignment] # the pattern's three words
+        role, lines, start = marker.group(1), [], number + 1  # type: ignore[assignment] # the pattern's four words
     if role is None:
-        raise _error(path, first_line, "", "no user: block")
+        raise _error(path, first_line, "", "no user: block, nor a messages: block")
     yield _Block(role=role, text="\n".join(lines).strip("\n"), line=start)
 
 
@@ -153,15 +175,28 @@ def _problems(path: Path, front: _FrontMatter, lines: Lines, blocks: tuple[_Bloc
         )
     for block in blocks:
         yield from _unknown_variables(path, block.line, "", block.text, {*front.inputs, EXAMPLES})
-        if not block.text.strip():
+        if block.role == "messages":
+            yield from _conversation_problems(path, front, block)
+        elif not block.text.strip():
             yield Problem(file=path, line=block.line, field=block.role, message="this block is empty")
     if front.api == "completion" and [block.role for block in blocks] != ["user"]:
         yield Problem(
             file=path, line=blocks[0].line, field="", message="api: completion takes one user: block and no other"
         )
-    if blocks[-1].role != "user":
-        yield Problem(file=path, line=blocks[-1].line, field="", message="the last block must be user:")
+    if [block.role for block in blocks].count("messages") > 1:
+        yield Problem(file=path, line=blocks[-1].line, field="", message="one messages: block is enough; remove one")
+    if blocks[-1].role not in ("user", "messages"):
+        yield Problem(file=path, line=blocks[-1].line, field="", message="the last block must be user: or messages:")
     yield from _example_problems(path, front, lines, blocks)
+
+
+def _conversation_problems(path: Path, front: _FrontMatter, block: _Block) -> Iterator[Problem]:
+    if block.text.strip():
+        message = "the seed's conversation stands here; put other text into a block of its own"
+        yield Problem(file=path, line=block.line, field="messages", message=message)
+    if COLUMN not in front.inputs:
+        message = "a messages: block needs the column of that name; add messages to inputs"
+        yield Problem(file=path, line=block.line, field="messages", message=message)
 
 
 def _example_problems(path: Path, front: _FrontMatter, lines: Lines, blocks: tuple[_Block, ...]) -> Iterator[Problem]:

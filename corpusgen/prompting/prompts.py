@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from corpusgen.prompting.prompt_file import ANSWERS, PromptFile, load_prompt
-from corpusgen.prompting.seeds import Seed, read_seeds
+from corpusgen.prompting.seeds import Seed, read_golds, read_seeds
 from corpusgen.records import Message, Request, Split
 from corpusgen.spec import Located, Seeds
 
@@ -36,7 +37,7 @@ class Prompt:
     request: Request
     ordinal: int
 
-    @property
+    @cached_property
     def record_id(self) -> str:
         """Name of the record the answer becomes: sha256 of the split and the request key, in hex."""
         return hashlib.sha256(self.item.split.encode() + self.request.key).hexdigest()
@@ -76,19 +77,27 @@ class Prompter:
         """
         labels = self.located.spec.labels
         for split in SPLITS:
-            for item in self.items(split):
-                if labels is not None and item.gold is not None and item.gold not in labels.names:
-                    message = f"item {item.item_id!r} has {item.gold!r}, which is not among labels.names"
+            for item_id, gold in self._golds(split):
+                if labels is not None and gold is not None and gold not in labels.names:
+                    message = f"item {item_id!r} has {gold!r}, which is not among labels.names"
                     raise self.located.error(message, "seeds", split, "gold")
 
     def items(self, split: Split) -> Iterator[Item]:
         """The items of one split, in file order; none when the spec names no file for it."""
+        return (self.item(seed, split) for seed in self.seeds(split))
+
+    def seeds(self, split: Split) -> Iterator[Seed]:
+        """What the items of one split are made from, in file order."""
         seeds: Seeds | None = getattr(self.located.spec.seeds, split)
         if seeds is None:
-            return
-        path = _seed_file(self.located, seeds, "seeds", split)
-        for seed in read_seeds(path, seeds, self.file.inputs):
-            yield self.item(seed, split)
+            return iter(())
+        return read_seeds(_seed_file(self.located, seeds, "seeds", split), seeds, self.file.inputs, self.file.room)
+
+    def _golds(self, split: Split) -> Iterator[tuple[str, str | None]]:
+        seeds: Seeds | None = getattr(self.located.spec.seeds, split)
+        if seeds is None:
+            return iter(())
+        return read_golds(_seed_file(self.located, seeds, "seeds", split), seeds, self.file.inputs, self.file.room)
 
     def item(self, seed: Seed, split: Split) -> Item:
         """One seed as something to ask about."""
@@ -96,7 +105,7 @@ class Prompter:
             item_id=seed.item_id,
             split=split,
             input=seed.values[self.located.spec.input],
-            messages=self.file.messages(seed.values, self.examples),
+            messages=self.file.messages(seed.values, self.examples, seed.turns),
             # The worked examples are in the prompt, so the answer descends from them as well.
             source_ids=(f"{seed.source}#{seed.item_id}", *self.example_sources),
             gold=seed.gold,
@@ -139,7 +148,7 @@ def _example_rows(located: Located, file: PromptFile) -> list[Seed]:
     if seeds.gold is None and file.uses_answers:
         raise located.error("gold is required: the column with the answer each worked example shows", "examples")
     path = _seed_file(located, seeds, "examples")
-    labels, rows = located.spec.labels, list(read_seeds(path, seeds, file.inputs))
+    labels, rows = located.spec.labels, list(read_seeds(path, seeds, file.inputs, file.room))
     for row in rows:
         if labels is not None and seeds.gold is not None and row.gold not in labels.names:
             message = f"example {row.item_id!r} has {row.gold!r}, which is not among labels.names"

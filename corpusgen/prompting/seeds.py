@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from corpusgen.errors import Problem, SeedError
+from corpusgen.marks import Marks, mark_of
+from corpusgen.prompting.conversations import COLUMN, Turns, turns_of
+from corpusgen.prompting.conversations import text_of as conversation_text
+from corpusgen.records import Message
 from corpusgen.spec import Seeds
 
 BATCH_ROWS = 2_000
+ROWS_AT_ONCE = 128
+"""Rows held while their ids are looked up together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +30,11 @@ class Seed:
     gold: str | None
     source: str
     row: int
+    turns: tuple[Message, ...] = ()
+    """The conversation, where the prompt is about one."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Row:
+class _Row(NamedTuple):
     """A row as its reader found it; Parquet has no lines."""
 
     number: int
@@ -34,39 +42,127 @@ class _Row:
     values: Mapping[str, Any]
 
 
-def read_seeds(path: Path, seeds: Seeds, needed: tuple[str, ...]) -> Iterator[Seed]:
-    """The items of a seed file in file order. Raises SeedError naming file, line or row, and column."""
-    columns = list(dict.fromkeys([seeds.id, *needed, *([seeds.gold] if seeds.gold else [])]))
-    rows: dict[str, int] = {}
-    for row in islice(_rows(path, columns), seeds.limit):
-        texts = {column: _text(path, row, column) for column in columns}
-        item_id = texts[seeds.id]
-        first = rows.setdefault(item_id, row.number)
-        if first != row.number:
-            raise _error(path, f"{item_id!r} stands in rows {first} and {row.number}; ids name one item", row, seeds.id)
+def read_seeds(path: Path, seeds: Seeds, needed: tuple[str, ...], room: Turns | None = None) -> Iterator[Seed]:
+    """The items of a seed file in file order. Raises SeedError naming file, line or row, and column.
+
+    With ``room`` for a conversation, the column ``messages`` holds one.
+    """
+    for row, text in _sound(path, seeds, needed, room):
         yield Seed(
-            item_id=item_id,
-            values={name: texts[name] for name in needed},
-            gold=texts[seeds.gold] if seeds.gold else None,
+            item_id=text[seeds.id],
+            values={name: text[name] for name in needed},
+            gold=text[seeds.gold] if seeds.gold else None,
             source=seeds.source,
             row=row.number,
+            turns=() if room is None else turns_of(row.values[COLUMN], room),
         )
-    if not rows:
+
+
+def read_golds(
+    path: Path, seeds: Seeds, needed: tuple[str, ...], room: Turns | None = None
+) -> Iterator[tuple[str, str | None]]:
+    """Id and gold label of every item, for who only wants to know that the file is sound; errors as ``read_seeds``."""
+    for _, text in _sound(path, seeds, needed, room):
+        yield text[seeds.id], text[seeds.gold] if seeds.gold else None
+
+
+def _sound(path: Path, seeds: Seeds, needed: tuple[str, ...], room: Turns | None) -> Iterator[_Told]:
+    """The rows with their texts by column, each id once."""
+    text_of = _text if room is None else partial(_text_or_turns, room)
+    columns = list(dict.fromkeys([seeds.id, *needed, *([seeds.gold] if seeds.gold else [])]))
+    seen = Marks()
+    rows = islice(_rows(path, columns), seeds.limit)
+    for chunk in _chunks((row, {column: text_of(path, row, column) for column in columns}) for row in rows):
+        new = seen.add([mark_of(text[seeds.id]) for _, text in chunk.rows])
+        if not all(new):
+            yield from _until_second(path, columns, seeds.id, chunk.rows, new)
+        else:
+            yield from chunk.rows
+        if chunk.error is not None:
+            raise chunk.error
+    if not len(seen):
         raise _error(path, "holds no rows")
+
+
+def _until_second(path: Path, columns: list[str], column: str, rows: list[_Told], new: list[bool]) -> Iterator[_Told]:
+    for (row, text), first_time in zip(rows, new, strict=True):
+        if not first_time:
+            _refuse_second(path, columns, row, column, text[column])
+        yield row, text
+
+
+_Told = tuple[_Row, dict[str, str]]
+"""A row and its texts by column."""
+
+
+class _Chunk(NamedTuple):
+    """Some rows, and what is wrong with the one after them."""
+
+    rows: list[_Told]
+    error: SeedError | None = None
+
+
+def _chunks(rows: Iterator[_Told]) -> Iterator[_Chunk]:
+    chunk: list[_Told] = []
+    try:
+        for row in rows:
+            chunk.append(row)
+            if len(chunk) == ROWS_AT_ONCE:
+                yield _Chunk(chunk)
+                chunk = []
+    except SeedError as error:  # after the rows before it, so that of two faults the first in the file is named
+        yield _Chunk(chunk, error)
+    else:
+        yield _Chunk(chunk)
+
+
+def _refuse_second(path: Path, columns: list[str], row: _Row, column: str, item_id: str) -> None:
+    """Name the rows that share an id; only its mark was remembered, so the first is looked for in the file."""
+    first = next(other for other in _rows(path, columns) if _text(path, other, column) == item_id)
+    if first.number != row.number:
+        message = f"{item_id!r} stands in rows {first.number} and {row.number}; ids name one item"
+        raise _error(path, message, row, column)
 
 
 def _text(path: Path, row: _Row, column: str) -> str:
     value = row.values.get(column)
-    if value is None or (isinstance(value, str) and not value.strip()):
-        raise _error(path, f"row {row.number} is empty here; fill it in or remove the row", row, column)
-    if isinstance(value, str):
+    if isinstance(value, str) and value and not value.isspace():
         return value
+    if value is None or isinstance(value, str):
+        raise _error(path, f"row {row.number} is empty here; fill it in or remove the row", row, column)
     if type(value) is int:
         return str(value)
     found = type(value).__name__
+    if kind := _medium(value):
+        told = f"row {row.number} holds {kind}; teachers are asked in text, so leave it out or describe it"
+        raise _error(path, told, row, column)
     raise _error(
         path, f"row {row.number} holds {value!r:.60} ({found}); only text and whole numbers are read", row, column
     )
+
+
+def _text_or_turns(room: Turns, path: Path, row: _Row, column: str) -> str:
+    if column != COLUMN:
+        return _text(path, row, column)
+    try:
+        return conversation_text(turns_of(row.values.get(column), room))
+    except ValueError as error:
+        raise _error(path, f"row {row.number}: {error}", row, column) from error
+
+
+def _medium(value: object) -> str | None:
+    """The kind of an image or a recording, as chat messages carry them."""
+    parts = value if isinstance(value, list) else [value]
+    inside = [content for part in parts if isinstance(part, dict) for content in _contents(part)]
+    kinds = (
+        str(part.get("type")) for part in inside if isinstance(part, dict) and part.get("type") not in (None, "text")
+    )
+    return next(kinds, None)
+
+
+def _contents(part: dict[str, object]) -> list[object]:
+    content = part.get("content")
+    return content if isinstance(content, list) else [part]
 
 
 def _error(path: Path, message: str, row: _Row | None = None, column: str = "") -> SeedError:
@@ -130,18 +226,21 @@ def _csv(path: Path, columns: list[str]) -> Iterator[_Row]:
 def _jsonl(path: Path, columns: list[str]) -> Iterator[_Row]:
     import orjson
 
-    numbers = count(1)
+    numbers, wanted = count(1), frozenset(columns)
     with path.open("rb") as file:
         for line, text in enumerate(file, 1):
             told = text.removeprefix(b"\xef\xbb\xbf") if line == 1 else text
             if not told.strip():
                 continue
-            row = _Row(number=next(numbers), line=line, values={})
+            number = next(numbers)
             try:
                 values = orjson.loads(told)
             except orjson.JSONDecodeError as error:
-                raise _error(path, f"is not JSON: {error}", row) from error
+                raise _error(path, f"is not JSON: {error}", _Row(number, line, {})) from error
             if not isinstance(values, dict):
-                raise _error(path, 'is not a JSON object, such as {"id": "1", "text": "..."}', row)
-            _require(path, columns, list(values), row)
-            yield replace(row, values=values)
+                message = 'is not a JSON object, such as {"id": "1", "text": "..."}'
+                raise _error(path, message, _Row(number, line, {}))
+            row = _Row(number, line, values)
+            if not wanted <= values.keys():
+                _require(path, columns, list(values), row)
+            yield row

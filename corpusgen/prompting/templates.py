@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -37,9 +38,16 @@ def variables(template: str) -> dict[str, int]:
 
 def fill(template: str, values: Mapping[str, str]) -> str:
     """The template with every variable replaced; values are never read as templates. Raises KeyError for a gap."""
+    return "".join([values[part] if named else part for part, named in _parts(template)])
 
-    def replace(token: re.Match[str]) -> str:
+
+@lru_cache(maxsize=64)
+def _parts(template: str) -> tuple[tuple[str, bool], ...]:
+    """A template cut into texts and names (True); a template is filled for every item, so it is read once."""
+    parts: list[tuple[str, bool]] = []
+    end = 0
+    for token in _TOKEN.finditer(template):
         name = token.group(1)
-        return values[name] if name is not None else token.group()[0]
-
-    return _TOKEN.sub(replace, template)
+        parts += [(template[end : token.start()], False), (token.group()[0], False) if name is None else (name, True)]
+        end = token.end()
+    return (*parts, (template[end:], False))

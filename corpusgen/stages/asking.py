@@ -13,12 +13,13 @@ import numpy.typing as npt
 from corpusgen.curation.active import first_round, next_round
 from corpusgen.curation.exact import Repeat, without_repeats
 from corpusgen.evaluate.calibration import Calibration, CalibrationChoice, choose_calibration
-from corpusgen.fanout import answers
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Item, Prompt, prompts
 from corpusgen.records import Record
+from corpusgen.stages import studying
+from corpusgen.stages.lanes import lane_answers
 from corpusgen.stages.opening import Run
-from corpusgen.stages.task import Task, request_for
+from corpusgen.stages.task import Task
 
 if TYPE_CHECKING:  # a run that is answered already, or writes free text, needs no student and its libraries
     from corpusgen.distill.students.bag import BagStudent, TextSpace
@@ -49,12 +50,31 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """What may be asked about, repeats dropped, and how many went where."""
+    """What may be asked about, repeats dropped, and how many went where.
+
+    Labels are asked for in rounds, each among everything that is left, so their pool is held in memory; free text's
+    is not (``stages.writing``).
+    """
 
     items: tuple[Item, ...]
     read: int
     repeats: tuple[Repeat, ...]
     leaks: tuple[Repeat, ...]
+
+    @property
+    def unique(self) -> int:
+        """How many items say something new."""
+        return len(self.items)
+
+    @property
+    def repeated(self) -> int:
+        """How many say what another says."""
+        return len(self.repeats)
+
+    @property
+    def leaked(self) -> int:
+        """How many say what a validation or gold item says."""
+        return len(self.leaks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +103,8 @@ def no_watch(stage: str, total: int | None) -> None:
 def read_pool(run: Run) -> Pool:
     """The pool, with everything that was dropped from it noted in the journal."""
     pool = unique_pool(run.task)
-    _note_drops(run, "dedup", "exact repeat", pool.repeats)
-    _note_drops(run, "decontaminate", "same text as a validation or gold item", pool.leaks)
+    note_drops(run, "dedup", "exact repeat", pool.repeats)
+    note_drops(run, "decontaminate", "same text as a validation or gold item", pool.leaks)
     return pool
 
 
@@ -117,7 +137,8 @@ def _unique(items: Iterable[Item], known: dict[int, str], repeats: list[Repeat])
     )
 
 
-def _note_drops(run: Run, stage: str, reason: str, repeats: Sequence[Repeat]) -> None:
+def note_drops(run: Run, stage: str, reason: str, repeats: Sequence[Repeat]) -> None:
+    """Note in the journal which items were dropped, and whose repeats they are."""
     rows = [(run.run_id, stage, repeat.item_id, reason, repeat.repeat_of) for repeat in repeats]
     if not rows:
         return
@@ -132,9 +153,9 @@ def _note_drops(run: Run, stage: str, reason: str, repeats: Sequence[Repeat]) ->
 
 async def ask_items(run: Run, items: Sequence[Item], first_ordinal: int) -> list[Record]:
     """The records of some items, in the items' order; items whose call failed for good are missing."""
-    ordered = list(_prompts(run, items, first_ordinal))
+    ordered = list(prompts_about(run, items, first_ordinal))
     found: dict[str, Record] = {}
-    async with answers(run.asker, ordered) as records:
+    async with lane_answers(run.lane, ordered) as records:
         async for record in records:
             found[record.record_id] = _without_runners_up(record)
     return [found[prompt.record_id] for prompt in ordered if prompt.record_id in found]
@@ -147,11 +168,11 @@ def _without_runners_up(record: Record) -> Record:
     return replace(record, topk_bytes=None, topk_ids=None, topk_logprobs=None, topk_len=None)
 
 
-def _prompts(run: Run, items: Sequence[Item], first_ordinal: int) -> Iterable[Prompt]:
-    card = run.asker.teacher.card
+def prompts_about(run: Run, items: Iterable[Item], first_ordinal: int) -> Iterable[Prompt]:
+    """The prompts that ask about some items, so many for each as the spec wants samples."""
     return prompts(
         iter(items),
-        lambda item, sample: request_for(run.task, card, item, sample),
+        run.requester,
         samples=run.task.spec.asking.samples,
         first_ordinal=first_ordinal,
     )
@@ -159,7 +180,7 @@ def _prompts(run: Run, items: Sequence[Item], first_ordinal: int) -> Iterable[Pr
 
 async def ask_labels(run: Run, items: Sequence[Item], first_ordinal: int) -> list[Labelled]:
     """What the teacher says of some items, in the items' order."""
-    ordered = {prompt.record_id: prompt.item for prompt in _prompts(run, items, first_ordinal)}
+    ordered = {prompt.record_id: prompt.item for prompt in prompts_about(run, items, first_ordinal)}
     return [_labelled(ordered[record.record_id], record) for record in await ask_items(run, items, first_ordinal)]
 
 
@@ -221,18 +242,16 @@ async def _ask_what_is_uncertain(run: Run, rounds: _Rounds, size: int, limit: in
     if rounds.train and not teachable(rounds.train, rounds.calibration)[0]:
         message = f"none of the first {rounds.asked} answers is a label; look at them with corpusgen query"
         raise run.task.located.error(message, "labels", "names")
-    rounds.space = await asyncio.to_thread(learn_pool, rounds.pool)
+    rounds.space = await asyncio.to_thread(learn_pool, run, rounds.pool)
     await rounds.study("random")
     while rounds.left and rounds.asked < limit:
         await rounds.ask(await rounds.uncertain(min(size, limit - rounds.asked)), "margin")
         await rounds.study("margin")
 
 
-def learn_pool(pool: Pool) -> TextSpace:
+def learn_pool(run: Run, pool: Pool) -> TextSpace:
     """What the pool's own text teaches about n-grams."""
-    from corpusgen.distill.students.bag import learn_space
-
-    return learn_space([item.input for item in pool.items])
+    return studying.learn_pool(run.corpus, run.task, run.run_id, [item.input for item in pool.items])
 
 
 async def ask_validation(run: Run, watch: Watch = no_watch) -> list[Labelled]:
@@ -308,7 +327,10 @@ class _Rounds:
         usable, targets = teachable(self.train, self.calibration)
         names = self.run.asker.facts.label_names or ()
         way = ways_to_fit("soft")[0] if self.run.task.spec.student.loss == "soft" else ways_to_fit("hard")[1]
-        return fit(design(self.space, [item.item.input for item in usable]), targets, names, way)
+        texts, run = [item.item.input for item in usable], self.run
+        worst_us = studying.worst_study_us(texts, len(names))
+        with studying.studying(run.corpus, run.task, run.run_id, f"round {len(self.finished) + 1}", worst_us):
+            return fit(design(self.space, texts), targets, names, way)
 
 
 def teachable(labelled: Sequence[Labelled], calibration: Calibration | None) -> tuple[list[Labelled], Floats]:
@@ -317,23 +339,3 @@ def teachable(labelled: Sequence[Labelled], calibration: Calibration | None) -> 
     kept = calibration or Calibration(kind="raw", vector=(0.0,) * (len(usable[0].logprobs) if usable else 0))
     targets: Floats = np.nan_to_num(np.exp(kept.apply(logprobs_of(usable))))
     return usable, targets
-
-
-@dataclass(frozen=True, kw_only=True)
-class Texts:
-    """Everything the teacher wrote in a run of free text."""
-
-    pool: Pool
-    records: tuple[Record, ...]
-
-
-async def ask_for_texts(run: Run, watch: Watch = no_watch) -> Texts:
-    """The answers to a free-text task, in file order or drawn at random."""
-    asking = run.task.spec.asking
-    pool = await asyncio.to_thread(read_pool, run)
-    limit = min(asking.limit, len(pool.items))
-    positions = list(range(limit))
-    if asking.order == "random":
-        positions = first_round([item.item_id for item in pool.items], count=limit, seed=asking.seed)
-    watch("answers", limit * asking.samples)
-    return Texts(pool=pool, records=tuple(await ask_items(run, [pool.items[at] for at in positions], 0)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from corpusgen.budget.ledger import Cap, balances, in_period, period_of, remove_caps, set_caps, shown, unit_name
+from corpusgen.budget.amounts import in_period, period_of, shown, unit_name
+from corpusgen.budget.ledger import Cap, balances, remove_caps, set_caps
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import UsageError
 from corpusgen.journal import Transaction

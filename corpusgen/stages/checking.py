@@ -1,12 +1,22 @@
-"""Checking a teacher before a run: capabilities, parameters, terms."""
+"""Checking a teacher before a run: what it is and can do, what the terms say, and, if wanted, whether it does so."""
 
 from __future__ import annotations
 
-from corpusgen.corpus import utc_now
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from corpusgen.budget.prices import Rate, rate_of
+from corpusgen.corpus import Corpus, utc_now
+from corpusgen.errors import UsageError
 from corpusgen.provenance.policy import explain
 from corpusgen.records import Json
-from corpusgen.stages.opening import judge
-from corpusgen.stages.task import Task, connect
+from corpusgen.spec import TeacherSpec, Unit
+from corpusgen.stages.opening import judge, refusal
+from corpusgen.stages.probing import Probe, Prober
+from corpusgen.stages.task import Task, connect, price_of
+from corpusgen.teachers.registry import describe, open_teacher, resolved
+from corpusgen.teachers.teacher import Teacher, TeacherCard
 
 
 def check_teacher(task: Task) -> dict[str, Json]:
@@ -14,18 +24,89 @@ def check_teacher(task: Task) -> dict[str, Json]:
 
     Raises UnknownTeacher, or UnsupportedParameter for what the spec asks and the teacher cannot do.
     """
-    card = connect(task, utc_now).card
+    card = connect(task, utc_now, sending=False).card
     decision = judge(task, card, utc_now().date())
-    can = card.capabilities
     return {
-        "teacher": card.name,
-        "identity": card.identity,
-        "route": card.route,
-        "host": card.host,
-        "apis": ", ".join(sorted(can.apis)),
-        "top_logprobs": can.top_logprobs,
-        "context_tokens": can.context_tokens,
+        **_known(card),
         "in_flight": task.teacher.in_flight or card.in_flight,
         "policy": decision.outcome,
         "explanation": explain(decision),
+    }
+
+
+def check_named(spec: TeacherSpec) -> dict[str, Json]:
+    """What a teacher is and can do, without a task and so without a use the terms could judge. Sends nothing."""
+    card = open_teacher(spec, folder=Path(), clock=utc_now, sending=False).card
+    return {**_known(card), "in_flight": card.in_flight}
+
+
+async def probe_task(task: Task, corpus: Corpus | None, *, agreed: bool, caps: Mapping[Unit, int]) -> Probe:
+    """What a spec's teacher does when it is asked. Raises PolicyRefused where it may not be, UsageError for a price."""
+    teacher = connect(task, utc_now)
+    decision = judge(task, teacher.card, utc_now().date())
+    if decision.outcome != "allow":
+        await teacher.aclose()
+        raise refusal(task, decision)
+    rate = price_of(task, utc_now().date())
+    parameters = dict(task.teacher.parameters)
+    return await _probed(teacher, rate, parameters, corpus, agreed=agreed, caps=caps)
+
+
+async def probe_named(spec: TeacherSpec, corpus: Corpus | None, *, agreed: bool, caps: Mapping[Unit, int]) -> Probe:
+    """What a teacher does when it is asked a few harmless questions."""
+    teacher = open_teacher(spec, folder=Path(), clock=utc_now)
+    rate = rate_of(priced(spec), on=utc_now().date())
+    return await _probed(teacher, rate, {}, corpus, agreed=agreed, caps=caps)
+
+
+def priced(spec: TeacherSpec) -> TeacherSpec:
+    """The spec as prices are looked up by; a server on this machine sends no bill."""
+    known = resolved(spec)
+    mine = known.route in ("self_hosted", "mock") or spec.name.startswith(("embedded/", "scripted/"))
+    return known.model_copy(update={"free": True}) if mine and known.price is None else known
+
+
+async def _probed(
+    teacher: Teacher,
+    rate: Rate,
+    parameters: dict[str, Json],
+    corpus: Corpus | None,
+    *,
+    agreed: bool,
+    caps: Mapping[Unit, int],
+) -> Probe:
+    prober = Prober(teacher=teacher, rate=rate, parameters=parameters, corpus=corpus)
+    try:
+        _check_agreed(prober, agreed=agreed, caps=caps)
+        return await prober.probe()
+    finally:
+        await teacher.aclose()
+
+
+def _check_agreed(prober: Prober, *, agreed: bool, caps: Mapping[Unit, int]) -> None:
+    """Nothing that costs money is sent unless somebody has said how much it may be, or that it may."""
+    worst = prober.worst()
+    bill = f"{worst.requests} calls, at most {worst.tokens:,} tokens and ${worst.microusd / 1e6:.6f}"
+    for unit, amount in (("microusd", worst.microusd), ("tokens", worst.tokens), ("requests", worst.requests)):
+        cap = caps.get(unit)  # type: ignore[call-overload] # three of the units there are
+        if cap is not None and amount > cap:
+            raise UsageError(f"--budget: {prober.teacher.card.name} would be asked {bill}, which is above it")
+    bounded = "microusd" in caps and prober.corpus is not None
+    if not (prober.rate.free or agreed or bounded):
+        where = "" if prober.corpus is not None else "; there is no corpus here whose books would show it"
+        raise UsageError(
+            f"--live asks {prober.teacher.card.name} {bill}{where}: add --yes to agree, or --budget usd=… in a corpus"
+        )
+
+
+def _known(card: TeacherCard) -> dict[str, Json]:
+    key = card.key_env
+    return {
+        "teacher": card.name,
+        "identity": card.identity,
+        "provider": card.provider,
+        "route": card.route,
+        "host": card.host,
+        "key": "none" if key is None else f"{key} ({'set' if os.environ.get(key, '').strip() else 'not set'})",
+        **describe(card.capabilities),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from corpusgen.corpus import Corpus
 from corpusgen.journal import Transaction, storage_errors
 from corpusgen.records import SCHEMA_VERSION, Record
 from corpusgen.store.answers import Card, stored_records
-from corpusgen.store.durable import make_folder, unwritable
+from corpusgen.store.durable import unwritable
 from corpusgen.store.manifest import Manifest, ShardEntry, write_manifest
 from corpusgen.store.shards import WRITER_VERSION, ShardFile, write_shard
 from corpusgen.teachers.teacher import Teacher
@@ -24,19 +24,20 @@ ROWS_PER_SHARD = 10_000
 """Records of one shard: those whose place in the run falls into the same ten thousand."""
 
 
-async def commit_records(corpus: Corpus, teacher: Teacher) -> Manifest:
+async def commit_records(corpus: Corpus, *teachers: Teacher) -> Manifest:
     """Write every record that waits in the journal to a shard, and list all shards in the manifest.
 
     A shard exists once the journal says so: its file is whole and synced before that, and a file the journal does not
-    know is an orphan. The manifest is written from the journal, so a crash in between is mended by the next call.
+    know is an orphan. The manifest is written from the journal, so a crash in between is mended by the next call. Each
+    teacher reads its own replies, and the first those of teachers that are not among them.
     """
-    return await asyncio.to_thread(_commit_records, corpus, teacher)
+    return await asyncio.to_thread(_commit_records, corpus, teachers)
 
 
-def _commit_records(corpus: Corpus, teacher: Teacher) -> Manifest:
+def _commit_records(corpus: Corpus, teachers: Sequence[Teacher]) -> Manifest:
     with one_at_a_time(corpus.folder / ".commit.lock"):
         for dataset, split, block in _waiting(corpus):
-            _commit_block(corpus, teacher, dataset, split, block)
+            _commit_block(corpus, teachers, dataset, split, block)
         return export_manifest(corpus)
 
 
@@ -50,17 +51,15 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 def export_manifest(corpus: Corpus) -> Manifest:
     """MANIFEST.json as the journal has it."""
-    shards = committed_shards(corpus)
-    make_folder(corpus.folder)
-    return write_manifest(corpus.folder, shards)
+    return write_manifest(corpus.folder, committed_shards(corpus))
 
 
 def _waiting(corpus: Corpus) -> list[tuple[str, str, int]]:
+    # Sorted here: asked to, SQLite would sort every row that waits, in memory, before it looks which are the same.
     rows = corpus.journal.query(
-        "select distinct dataset, split, ordinal / ? as block from records where shard is null order by 1, 2, 3",
-        (ROWS_PER_SHARD,),
+        "select distinct dataset, split, ordinal / ? from records where shard is null", (ROWS_PER_SHARD,)
     )
-    return [(row[0], row[1], row[2]) for row in rows]
+    return sorted((row[0], row[1], row[2]) for row in rows)
 
 
 def committed_shards(corpus: Corpus) -> list[ShardEntry]:
@@ -73,7 +72,12 @@ def committed_shards(corpus: Corpus) -> list[ShardEntry]:
     return [ShardEntry(**dict(zip(names, (*row[:7], int(row[7])), strict=True))) for row in rows]
 
 
-def _commit_block(corpus: Corpus, teacher: Teacher, dataset: str, split: str, block: int) -> None:
+def _reader_of(teachers: Sequence[Teacher], card: Card) -> Teacher:
+    names = (card.teacher, card.model)
+    return next((one for one in teachers if (one.card.name, one.card.model) == names), teachers[0])
+
+
+def _commit_block(corpus: Corpus, teachers: Sequence[Teacher], dataset: str, split: str, block: int) -> None:
     first = block * ROWS_PER_SHARD
     where = "r.dataset = ? and r.split = ? and r.shard is null and r.ordinal between ? and ?"
     values = (dataset, split, first, first + ROWS_PER_SHARD - 1)
@@ -81,7 +85,7 @@ def _commit_block(corpus: Corpus, teacher: Teacher, dataset: str, split: str, bl
     with storage_errors(corpus.journal.path), reader:  # one snapshot for the rows and their number
         number = _next_number(reader, dataset, split)
         name = f"{split}-{number:05d}.parquet"
-        records = _records(reader, teacher, where, values)
+        records = assembled(reader, lambda card: _reader_of(teachers, card), where, values)
         file = write_shard(corpus.shard_folder(dataset), name, records)
         last = reader.execute(f"select max(rowid) from records r where {where}", values).get  # noqa: S608 - own text
     corpus.journal.run_now(lambda transaction: _note(transaction, dataset, split, file, where, values, int(str(last))))
@@ -92,7 +96,10 @@ def _next_number(reader: apsw.Connection, dataset: str, split: str) -> int:
     return int(str(count))
 
 
-def _records(reader: apsw.Connection, teacher: Teacher, where: str, values: tuple[object, ...]) -> Iterator[Record]:
+def assembled(
+    reader: apsw.Connection, teacher_of: Callable[[Card], Teacher], where: str, values: tuple[object, ...]
+) -> Iterator[Record]:
+    """Records made of what the journal keeps, sorted by record id; ``teacher_of`` reads the replies."""
     facts: dict[str, RunFacts] = {}
     cards: dict[str, Card] = {}
     for stored in stored_records(reader, where, values):
@@ -104,7 +111,7 @@ def _records(reader: apsw.Connection, teacher: Teacher, where: str, values: tupl
             cards[card_id] = Card.from_json(
                 str(reader.execute("select card from cards where card_id = ?", (card_id,)).get)
             )
-        yield record_of_stored(facts[run_id], cards[card_id], stored, teacher)
+        yield record_of_stored(facts[run_id], cards[card_id], stored, teacher_of(cards[card_id]))
 
 
 def _note(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pyarrow as pa
 
-from corpusgen.budget.ledger import balances, unit_name
+from corpusgen.budget.amounts import unit_name
+from corpusgen.budget.compute import worth_by_scope
+from corpusgen.budget.leases import leased
+from corpusgen.budget.ledger import balances
 from corpusgen.corpus import Corpus, moment
 from corpusgen.records import Json
 from corpusgen.store.manifest import read_manifest
@@ -30,7 +34,7 @@ TABLES: dict[str, tuple[str, list[tuple[str, pa.DataType]]]] = {
         (
             "select call_id, run_id, lower(hex(request_key)), teacher, role, attempt, state, reserved_microusd,"
             " reserved_tokens, reserved_compute_us, microusd, tokens, compute_us, price_version, error,"
-            " provider_request_id, reserved_us, closed_us from calls"
+            " provider_request_id, reserved_us, closed_us, batch_id from calls"
         ),
         [
             ("call_id", _INT),
@@ -51,6 +55,7 @@ TABLES: dict[str, tuple[str, list[tuple[str, pa.DataType]]]] = {
             ("provider_request_id", _TEXT),
             ("reserved_time", _TIME),
             ("closed_time", _TIME),
+            ("batch_id", _TEXT),
         ],
     ),
     "balances": (
@@ -87,6 +92,24 @@ TABLES: dict[str, tuple[str, list[tuple[str, pa.DataType]]]] = {
             ("reason", _TEXT),
             ("source_sha256", _TEXT),
             ("reconciled_time", _TIME),
+        ],
+    ),
+    "batches": (
+        (
+            "select batch_id, run_id, teacher, state, provider_batch_id, lines, said, intended_us, submitted_us,"
+            " closed_us from batches"
+        ),
+        [
+            ("batch_id", _TEXT),
+            ("run_id", _TEXT),
+            ("teacher", _TEXT),
+            ("state", _TEXT),
+            ("provider_batch_id", _TEXT),
+            ("requests", _INT),
+            ("said", _TEXT),
+            ("intended_time", _TIME),
+            ("submitted_time", _TIME),
+            ("closed_time", _TIME),
         ],
     ),
     "drops": (
@@ -173,6 +196,8 @@ def corpus_status(corpus: Corpus) -> dict[str, Json]:
             }
             for row in journal.query("select run_id, task, status, started_us from runs order by started_us")
         ],
+        "batches": list(_batches(corpus)),
+        "teachers": list(_teachers(corpus)),
         "drops": [
             {"stage": row[0], "reason": row[1], "items": row[2]}
             for row in journal.query("select stage, reason, count(*) from drops group by 1, 2 order by 3 desc")
@@ -188,6 +213,49 @@ def corpus_status(corpus: Corpus) -> dict[str, Json]:
             for row in journal.query("select student_id, dataset from students order by trained_us")
         ],
     }
+
+
+def _teachers(corpus: Corpus) -> Iterator[dict[str, Json]]:
+    """What each teacher was asked and answered in each role, and what that came to."""
+    rows = corpus.journal.query(
+        "select c.teacher, case when c.role like '%:fallback:%' then 'fallback'"
+        " when c.role like '%:mixture:%' then 'mixture' else 'primary' end, count(*), count(a.call_id),"
+        " coalesce(sum(c.microusd), 0), coalesce(sum(c.tokens), 0)"
+        " from calls c left join answers a using (call_id) where c.role like '%:%' group by 1, 2 order by 1, 2"
+    )
+    for teacher, role, calls, answers, microusd, tokens in rows:
+        yield {
+            "teacher": teacher,
+            "role": role,
+            "calls": calls,
+            "answers": answers,
+            "microusd": microusd,
+            "tokens": tokens,
+        }
+
+
+def _batches(corpus: Corpus) -> Iterator[dict[str, Json]]:
+    """The batches under way, oldest first: what the provider said last, and what is promised for them."""
+    rows = corpus.journal.query(
+        "select b.batch_id, b.provider_batch_id, b.teacher, b.run_id, b.state, b.lines, b.said, b.intended_us,"
+        " coalesce(sum(c.reserved_microusd), 0) from batches b left join calls c"
+        " on c.batch_id = b.batch_id and c.state = 'promised' where b.state in ('intended', 'submitted')"
+        " group by b.batch_id order by b.intended_us, b.batch_id"
+    )
+    for name, provider_id, teacher, run_id, state, lines, said, since, promised in rows:
+        told = json.loads(said)
+        yield {
+            "batch_id": name,
+            "provider_batch_id": provider_id,
+            "teacher": teacher,
+            "run_id": run_id,
+            "state": state,
+            "provider_state": told.get("word"),
+            "requests": lines,
+            "answered": told.get("answered", 0),
+            "promised_microusd": promised,
+            "since": moment(since).isoformat(timespec="seconds"),
+        }
 
 
 def budget_status(corpus: Corpus) -> dict[str, Json]:
@@ -206,6 +274,7 @@ def _gone(one: dict[str, Json]) -> int:
 
 
 def _balances(corpus: Corpus) -> Iterator[dict[str, Json]]:
+    held, worth = leased(corpus.journal), worth_by_scope(corpus.journal)
     for one in balances(corpus.journal):
         if one.per != "total" and one.cap is None:
             continue  # a day or month that is over
@@ -215,6 +284,8 @@ def _balances(corpus: Corpus) -> Iterator[dict[str, Json]]:
             "settled": one.settled,
             "promised": one.promised,
             "unconfirmed": one.unconfirmed,
+            "leased": held.get((one.scope, one.unit), 0),
+            "worth_microusd": worth.get(one.scope) if one.unit == "compute_us" else None,
             "cap": one.cap,
             "origin": one.origin,
             "per": one.per,

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from typing import Literal
 
 from corpusgen.assemble import RunFacts
-from corpusgen.budget.ledger import Cap, Ledger, unit_name
+from corpusgen.budget.amounts import unit_name
+from corpusgen.budget.ledger import Cap, Ledger
+from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus
 from corpusgen.elsewhere import Elsewhere
 from corpusgen.errors import PolicyRefused, UsageError
 from corpusgen.fanout import Asker
 from corpusgen.journal import Transaction
+from corpusgen.prompting.prompts import Requester
 from corpusgen.provenance.policy import Decision, IntendedUse, Role, SourceUse, decide, explain, suggest_allowed
 from corpusgen.provenance.terms import TeacherRoute
 from corpusgen.records import canonical_json
 from corpusgen.spec import Unit
-from corpusgen.stages.task import Task, connect, price_of
+from corpusgen.stages.lanes import Lane, lane_of
+from corpusgen.stages.task import Task, connect, followers, price_of, request_for, requester, role_of
 from corpusgen.store.answers import Card, store_card
 from corpusgen.store.shared_cache import SharedCache, open_shared_cache
 from corpusgen.teachers.labels import check_first_tokens
+from corpusgen.teachers.limits import Limit
+from corpusgen.teachers.pacing import Pacer
+from corpusgen.teachers.shares import shared_pace
 from corpusgen.teachers.teacher import Teacher, TeacherCard
 
 BEAT_S = 1.0
@@ -40,6 +47,37 @@ class Run:
     task: Task
     corpus: Corpus
     run_id: str
+    members: tuple[Member, ...]
+    """The teachers, in the spec's order."""
+    asker: Asker
+    lane: Lane
+
+    @property
+    def decision(self) -> Decision:
+        """What the terms say of the first teacher."""
+        return self.members[0].decision
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What the terms say of each teacher."""
+        return tuple(member.decision for member in self.members)
+
+    @property
+    def requester(self) -> Requester:
+        """Makes the request for the n-th sample of an item, to whom it falls first."""
+        return requester(self.task, [teacher.card for teacher in self.teachers])
+
+    @property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """Who is asked, in the spec's order."""
+        return tuple(member.asker.teacher for member in self.members)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One teacher of a run: the task as this teacher sees it, what the terms say of it, and who asks it."""
+
+    task: Task
     decision: Decision
     asker: Asker
 
@@ -57,46 +95,131 @@ async def open_run(
     ``caps`` replace those of the spec, unit by unit. Raises PolicyRefused, PriceUnknown, UnsupportedParameter or
     UnknownTeacher before anything is sent.
     """
-    rate_on = cache(lambda day: price_of(task, day))
-    rate = rate_on(corpus.clock().date())
+    views, today = task.of_each_teacher, corpus.clock().date()
+    rates = [price_of(view, today) for view in views]
     binding = caps_of(task, caps or {})
-    lasting = ("corpus", f"teacher:{task.teacher.name}", f"user:{corpus.actor}")
-    if not rate.free and not any(cap.unit == "microusd" for cap in binding) and not _money_capped(corpus, lasting):
-        raise task.located.error(f"{task.teacher.name} costs money; set a cap, such as budget: {{usd: 5}}", "budget")
-    # What a free teacher says costs only time, and its processor time is to be measured where it is asked.
-    shared = None if rate.free else open_shared_cache(os.environ)
-    teacher = connect(task, corpus.clock)
-    try:
-        decision = judge(task, teacher.card, corpus.clock().date())
-        run_id, facts = await _run_row(task, corpus, decision)
-        scopes = (f"run:{run_id}", *lasting)
+    for view, rate in zip(views, rates, strict=True):
+        _check_capped(view, corpus, rate, binding)
+    async with AsyncExitStack() as stack:
+        # What a free teacher says costs only time, and its processor time is to be measured where it is asked.
+        shared = None if all(rate.free for rate in rates) else open_shared_cache(os.environ)
+        if shared is not None:
+            stack.push_async_callback(shared.aclose)
+        teachers = [await _connected(stack, view, corpus) for view in views]
+        _check_unlike(views, teachers)
+        decisions = [judge(view, teacher.card, today) for view, teacher in zip(views, teachers, strict=True)]
+        run_id, facts = await _run_row(task, corpus, decisions)
         ledger = Ledger(corpus.journal)
         await ledger.recover()
-        await ledger.replace_caps(scopes[0], (replace(cap, scope=scopes[0]) for cap in binding))
-        await _gate(corpus, run_id, decision, task)
-        card = card_of(teacher.card, decision)
-        await corpus.journal.run(lambda transaction: store_card(transaction, card))
-        asker = Asker(
-            corpus=corpus,
-            ledger=ledger,
-            teacher=teacher,
-            rate=rate,
-            card=card,
-            facts=await _with_first_tokens(task, corpus, teacher, facts),
-            scopes=scopes,
-            timeout_s=task.teacher.timeout_s,
-            compute_us=round(task.teacher.timeout_s * 1_000_000) if teacher.card.route == "self_hosted" else 0,
-            in_flight=task.teacher.in_flight or teacher.card.in_flight,
-            on_failure=on_failure,
-            elsewhere=_elsewhere(task, corpus, teacher, decision, shared),
-            rate_on=rate_on,
-        )
-        async with _time_booked(ledger, corpus, run_id, scopes):
-            yield Run(task=task, corpus=corpus, run_id=run_id, decision=decision, asker=asker)
-    finally:
-        await teacher.aclose()
-        if shared is not None:
-            await shared.aclose()
+        await ledger.replace_caps(f"run:{run_id}", (replace(cap, scope=f"run:{run_id}") for cap in binding))
+        await _gate(corpus, run_id, decisions, views)
+        opened = _Opened(corpus=corpus, ledger=ledger, shared=shared, on_failure=on_failure)
+        members = [
+            Member(task=view, decision=decision, asker=await _asker(opened, view, teacher, decision, facts))
+            for view, teacher, decision in zip(views, teachers, decisions, strict=True)
+        ]
+        asker = _together(members)
+        scopes = tuple(dict.fromkeys(scope for member in members for scope in member.asker.scopes))
+        await stack.enter_async_context(_time_booked(ledger, corpus, run_id, scopes))
+        for member in members:
+            card = member.asker.teacher.card
+            name = f"{card.identity} {card.model}"
+            await stack.enter_async_context(shared_pace(corpus.journal, member.asker.pacer, name))
+        lane = lane_of(task, corpus, asker)
+        stack.push_async_callback(lane.aclose)
+        yield Run(task=task, corpus=corpus, run_id=run_id, members=tuple(members), asker=asker, lane=lane)
+
+
+def _lasting(task: Task, corpus: Corpus) -> tuple[str, ...]:
+    """The scopes beside the run's own that a teacher's calls count for."""
+    return "corpus", f"teacher:{task.teacher.name}", f"user:{corpus.actor}"
+
+
+def _check_capped(task: Task, corpus: Corpus, rate: Rate, binding: Sequence[Cap]) -> None:
+    """Nothing that costs money is asked without a cap in dollars."""
+    capped = any(cap.unit == "microusd" for cap in binding) or _money_capped(corpus, _lasting(task, corpus))
+    if not rate.free and not capped:
+        raise task.located.error(f"{task.teacher.name} costs money; set a cap, such as budget: {{usd: 5}}", "budget")
+
+
+async def _connected(stack: AsyncExitStack, task: Task, corpus: Corpus) -> Teacher:
+    teacher = connect(task, corpus.clock)
+    stack.push_async_callback(teacher.aclose)
+    return teacher
+
+
+def _check_unlike(views: Sequence[Task], teachers: Sequence[Teacher]) -> None:
+    """Two of one model at one address would be one and the same to whoever reads the records."""
+    seen: dict[tuple[str, str], str] = {}
+    for view, teacher in zip(views, teachers, strict=True):
+        key = (teacher.card.identity, teacher.card.model)
+        if (other := seen.setdefault(key, teacher.card.name)) != teacher.card.name:
+            message = f"is the same model at the same address as {other}; remove one"
+            raise view.located.error(message, "teachers", view.at, "name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """What every teacher of a run shares."""
+
+    corpus: Corpus
+    ledger: Ledger
+    shared: SharedCache | None
+    on_failure: Literal["raise", "drop"]
+
+
+async def _asker(opened: _Opened, task: Task, teacher: Teacher, decision: Decision, facts: RunFacts) -> Asker:
+    """Who asks one teacher: at its rate, at its pace, under its caps and terms."""
+    corpus, card = opened.corpus, card_of(teacher.card, decision)
+    await corpus.journal.run(lambda transaction: store_card(transaction, card))
+    rate_on = cache(lambda day: price_of(task, day))
+    rate = rate_on(corpus.clock().date())
+    in_flight = task.teacher.in_flight or teacher.card.in_flight
+    return Asker(
+        corpus=corpus,
+        ledger=opened.ledger,
+        teacher=teacher,
+        rate=rate,
+        card=card,
+        facts=await _with_first_tokens(task, corpus, teacher, facts),
+        scopes=(f"run:{facts.run_id}", *_lasting(task, corpus)),
+        timeout_s=task.teacher.timeout_s,
+        compute_us=round(task.teacher.timeout_s * 1_000_000) if teacher.card.route == "self_hosted" else 0,
+        in_flight=in_flight,
+        on_failure=opened.on_failure,
+        elsewhere=_elsewhere(task, corpus, teacher, decision, None if rate.free else opened.shared),
+        rate_on=rate_on,
+        pacer=pacer_of(task),
+        after=followers(task.spec, task.at),
+        role=role_of(task.spec, task.at),
+        request_for=lambda item, sample: request_for(task, teacher.card, item, sample),
+        at_once=asyncio.Semaphore(in_flight),
+    )
+
+
+def _together(members: Sequence[Member]) -> Asker:
+    """One asker of all: a single teacher's own, or the first of several with the others at its side."""
+    first = members[0].asker
+    if len(members) == 1:
+        return first
+    panel = tuple(
+        replace(member.asker, counts=first.counts, stopping=first.stopping, hold=first.hold) for member in members
+    )
+    shares = sum(one.in_flight for one in panel if one.role != "fallback")
+    return replace(first, panel=panel, in_flight=max(shares, *(one.in_flight for one in panel)))
+
+
+def pacer_of(task: Task) -> Pacer:
+    """A pacer that knows the limits a spec names, and finds out what a server that names none will take."""
+    rate = task.teacher.rate
+    requests = [rate.requests_per_second, rate.requests_per_minute and rate.requests_per_minute / 60]
+    per_s = {
+        "requests": min((each for each in requests if each), default=0.0),  # the stricter, where both are named
+        "tokens": (rate.tokens_per_minute or 0) / 60,
+    }
+    limits = [Limit(unit="requests", per_s=per_s["requests"]), Limit(unit="tokens", per_s=per_s["tokens"])]
+    here = task.teacher.name.partition("/")[0] in ("embedded", "scripted")
+    return Pacer([limit for limit in limits if limit.per_s], unknown=not here)
 
 
 def _money_capped(corpus: Corpus, scopes: tuple[str, ...]) -> bool:
@@ -173,7 +296,9 @@ def judge(task: Task, card: TeacherCard, on: date, *, original_terms: tuple[str,
 def refusal(task: Task, decision: Decision) -> PolicyRefused:
     """The refusal in words, with teachers that would pass."""
     others = suggest_allowed(task.registry, _use(task), on=decision.decided_on, sources=_sources(task))
-    return PolicyRefused(f"{task.located.where('teachers', 0, 'name')}: {explain(decision, others)}")
+    names = [teacher.name for teacher in task.spec.teachers]
+    at = names.index(decision.teacher.name) if decision.teacher.name in names else task.at
+    return PolicyRefused(f"{task.located.where('teachers', at, 'name')}: {explain(decision, others)}")
 
 
 def _use(task: Task) -> IntendedUse:
@@ -190,19 +315,22 @@ def _sources(task: Task) -> list[SourceUse]:
     return [SourceUse(source_id=source.id, licence=source.licence) for source in task.spec.sources]
 
 
-async def _gate(corpus: Corpus, run_id: str, decision: Decision, task: Task) -> None:
-    row = (run_id, decision.teacher.name, decision.outcome, decision_json(decision))
+async def _gate(corpus: Corpus, run_id: str, decisions: Sequence[Decision], views: Sequence[Task]) -> None:
+    """Note what the terms say of each teacher. Raises PolicyRefused for the first that may not be asked."""
+    rows = [(run_id, one.teacher.name, one.outcome, decision_json(one)) for one in decisions]
 
     def operation(transaction: Transaction) -> None:
-        transaction.execute(
-            "insert into decisions(run_id, stage, subject, outcome, decision, decided_us)"
-            " values(?, 'plan', ?, ?, ?, ?)",
-            (*row, transaction.now_us),
-        )
+        for row in rows:
+            transaction.execute(
+                "insert into decisions(run_id, stage, subject, outcome, decision, decided_us)"
+                " values(?, 'plan', ?, ?, ?, ?)",
+                (*row, transaction.now_us),
+            )
 
     await corpus.journal.run(operation)
-    if decision.outcome != "allow":
-        raise refusal(task, decision)
+    for view, decision in zip(views, decisions, strict=True):
+        if decision.outcome != "allow":
+            raise refusal(view, decision)
 
 
 def decision_json(decision: Decision) -> str:
@@ -256,14 +384,14 @@ def caps_of(task: Task, given: Mapping[Unit, int]) -> list[Cap]:
     return list({**of_spec, **of_caller}.values())
 
 
-async def _run_row(task: Task, corpus: Corpus, decision: Decision) -> tuple[str, RunFacts]:
+async def _run_row(task: Task, corpus: Corpus, decisions: Sequence[Decision]) -> tuple[str, RunFacts]:
     """The run of this very task in this corpus, started now if there is none."""
     run_id = corpus.new_run_id()
-    facts = await corpus.journal.run(lambda transaction: _take_up(transaction, task, decision, run_id))
+    facts = await corpus.journal.run(lambda transaction: _take_up(transaction, task, decisions, run_id))
     return facts.run_id, facts
 
 
-def _take_up(transaction: Transaction, task: Task, decision: Decision, new_run_id: str) -> RunFacts:
+def _take_up(transaction: Transaction, task: Task, decisions: Sequence[Decision], new_run_id: str) -> RunFacts:
     # Looked up and written in one transaction: two processes that start at once must share one run and its caps.
     rows = transaction.rows(
         "select run_id, facts from runs where spec_digest = ? order by started_us limit 1", (task.identity,)
@@ -275,7 +403,8 @@ def _take_up(transaction: Transaction, task: Task, decision: Decision, new_run_i
         kind="label" if spec.kind == "label" else "response",
         spec_digest=task.identity,
         prompt_digest=task.prompter.file.digest,
-        licence_expression=decision.licence_expression,
+        licence_expression=decisions[0].licence_expression,
+        licences={one.teacher.name: one.licence_expression for one in decisions[1:]},
         label_names=spec.labels.names if spec.labels else None,
         first_tokens=RunFacts.from_json(rows[0][1]).first_tokens if rows else None,
     )
@@ -286,7 +415,7 @@ def _take_up(transaction: Transaction, task: Task, decision: Decision, new_run_i
 def _write_run(transaction: Transaction, task: Task, facts: RunFacts) -> None:
     transaction.execute(
         "insert into runs(run_id, task, spec_digest, spec, facts, status, started_us) values(?, ?, ?, ?, ?, 'open', ?)"
-        " on conflict do update set status = 'open', facts = excluded.facts",
+        " on conflict do update set status = 'open', spec = excluded.spec, facts = excluded.facts",
         (
             facts.run_id,
             task.spec.name,

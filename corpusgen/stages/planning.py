@@ -1,70 +1,47 @@
-"""Planning: what a run would ask, cost and take, before anything is sent.
-
-An estimate is low, likely and high. High is a bound: every request at its worst case, and asked as often as this
-teacher's failures made necessary so far. Likely learns from the same task's settled calls; caps never do.
-"""
+"""Planning: what a run would ask, cost and take, before anything is sent."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import sqrt
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
+from corpusgen.budget.compute import worth
 from corpusgen.budget.prices import Rate
-from corpusgen.corpus import Corpus
+from corpusgen.budget.rate import BATCH
+from corpusgen.corpus import Corpus, microseconds
 from corpusgen.curation.active import first_round
 from corpusgen.prompting.prompts import Item, Prompt, prompts
 from corpusgen.provenance.policy import Decision
-from corpusgen.records import Json, Request, Split
-from corpusgen.spec import Unit
+from corpusgen.records import Json, Request, Split, TeacherRole
+from corpusgen.spec import RateLimits, Unit
 from corpusgen.stages.asking import unique_pool
+from corpusgen.stages.estimating import Estimate, Estimator, PerRequest, Slowest, learned_of
+from corpusgen.stages.lanes import batch_service, in_batches
 from corpusgen.stages.opening import caps_of, judge
-from corpusgen.stages.task import Task, connect, price_of, request_for
+from corpusgen.stages.task import (
+    Task,
+    check_length,
+    connect,
+    first_asked,
+    followers,
+    price_of,
+    request_for,
+    requester,
+    role_of,
+)
 from corpusgen.store.answers import known_answers, known_records
-from corpusgen.store.shared_cache import SharedCache, open_shared_cache
+from corpusgen.store.shared_cache import Shared, SharedCache, open_shared_cache
+from corpusgen.teachers.batches import WINDOW_S
 from corpusgen.teachers.teacher import Teacher
 
 SAMPLE = 1_000
 """Requests that are measured, spread over all that will be asked, to estimate the others."""
-INPUT_OF_BYTES = (0.12, 0.28, 1.0)
-"""Low, likely and high share of the byte bound that English prompts use, before this task's own answers are known."""
-INPUT_OF_COUNT = (0.4, 0.85, 1.0)
-"""The same where tokens are counted exactly and only the framing around them is bounded."""
-LIKELY_OUTPUT = 0.4
-"""Share of max_tokens that an answer likely takes."""
-UNTOLD_RETRIES = 1.3
-"""Requests per answer at most, as long as nothing is known of how often this teacher fails."""
-LIKELY_WIDER = 0.1
-"""Share of labels that are likely asked for again, with more runners-up, as long as none was asked for."""
-LEARNED_SPREAD = 0.15
 LOOKUP = 256
-START_S = (0.0, 1.0, 4.0)
-ROW_S = (0.0002, 0.001, 0.006)
-"""Seconds each request takes besides the teacher: keys, reservation, storage."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """Low, likely and high."""
-
-    low: float
-    likely: float
-    high: float
-
-    def to_json(self) -> dict[str, Json]:
-        """The three figures, rounded up."""
-        return {name: -int(-value // 1) for name, value in zip(("low", "likely", "high"), self.figures, strict=True)}
-
-    @property
-    def figures(self) -> tuple[float, float, float]:
-        """Low, likely, high."""
-        return self.low, self.likely, self.high
-
-    @property
-    def whole(self) -> Estimate:
-        """In whole units, no range narrower than before."""
-        return Estimate(low=float(int(self.low)), likely=round(self.likely), high=float(-int(-self.high // 1)))
+REPAIR_BYTES = 1_500
+"""What a second turn says of an answer that does not fit, and a server's words around it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,24 +63,78 @@ class SplitPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherPlan:
+    """One teacher's part: what falls to who is asked first; for a fallback at most everything, likely nothing."""
+
+    name: str
+    role: TeacherRole
+    decision: Decision
+    to_send: int
+    """Answers that it may have to give."""
+    requests: Estimate
+    tokens: Estimate
+    microusd: Estimate
+    wall_s: Estimate | None
+    compute_s: Estimate | None
+    slowest: Slowest
+    in_flight: int
+
+    def to_json(self) -> dict[str, Json]:
+        """The same for machines."""
+        return {
+            "teacher": self.name,
+            "role": self.role,
+            "policy": self.decision.outcome,
+            "to_send": self.to_send,
+            "requests_range": self.requests.to_json(),
+            "tokens": self.tokens.to_json(),
+            "microusd": self.microusd.to_json(),
+            "wall_s": _json(self.wall_s),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a run would do. Estimates cover only what is still to be sent."""
 
     teacher: str
+    """The teacher's name; of several, all their names."""
+    teachers: tuple[TeacherPlan, ...]
     decision: Decision
+    """What the terms say of the teacher; of several, the first refusal if there is one."""
     splits: tuple[SplitPlan, ...]
     requests: Estimate
     """Requests that will be sent, those asked again included."""
     tokens: Estimate
     microusd: Estimate
     wall_s: Estimate | None
+    compute_s: Estimate | None
+    """Processor seconds of our own; None where they are not known yet."""
+    compute_usd_per_hour: int | None
+    """What an hour of them is worth, in micro-dollars."""
     caps: Mapping[Unit, int]
     in_flight: int
+    limits: RateLimits
+    slowest: Slowest
+    last_call: int
+    """The newest call when the plan was made; later ones are what it spoke of."""
+    lane: Literal["live", "batch"]
+    batch_priced: bool
+    """Whether batches have a price of their own; else the usual one is assumed."""
 
     @property
     def to_send(self) -> int:
         """Answers that are still to be bought."""
         return sum(split.to_send for split in self.splits)
+
+    @property
+    def compute_microusd(self) -> Estimate | None:
+        """What the processor time is worth; nobody bills it, and no cap in dollars counts it."""
+        if self.compute_s is None or self.compute_usd_per_hour is None:
+            return None
+        hour = self.compute_usd_per_hour
+        low, likely, high = (float(worth(round(seconds * 1e6), hour)) for seconds in self.compute_s.figures)
+        return Estimate(low=low, likely=likely, high=high)
 
     def to_json(self) -> dict[str, Json]:
         """The plan for machines."""
@@ -119,6 +150,7 @@ class Plan:
             "shared": sum(split.shared for split in self.splits),
             "to_send": self.to_send,
             "requests_range": self.requests.to_json(),
+            "teachers": [one.to_json() for one in self.teachers],
             "splits": {
                 split.split: {
                     "read": split.read,
@@ -131,67 +163,82 @@ class Plan:
             },
             "tokens": self.tokens.to_json(),
             "microusd": self.microusd.to_json(),
-            "wall_s": None if self.wall_s is None else self.wall_s.to_json(),
+            "wall_s": _json(self.wall_s),
+            "compute_s": _json(self.compute_s),
+            "compute_microusd": _json(self.compute_microusd),
+            "in_flight": self.in_flight,
+            "limits": self.limits.model_dump(exclude_none=True),
+            "slowest": self.slowest,
             "caps": dict(self.caps),
+            "lane": self.lane,
         }
+
+
+def _json(estimate: Estimate | None) -> dict[str, Json] | None:
+    return None if estimate is None else estimate.to_json()
 
 
 async def plan(task: Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = None) -> Plan:
     """What a run of this task would do here and now. Sends nothing."""
-    teacher = connect(task, corpus.clock)
-    rate = price_of(task, corpus.clock().date())
-    cache = None if rate.free else open_shared_cache(os.environ)
-    try:
-        planner = _Planner(task=task, corpus=corpus, teacher=teacher, rate=rate, cache=cache)
-        return await planner.plan(caps or {})
-    finally:
-        await teacher.aclose()
+    async with AsyncExitStack() as stack:
+        seats = [await _seat(stack, view, corpus) for view in task.of_each_teacher]
+        cache = None if all(seat.rate.free for seat in seats) else open_shared_cache(os.environ)
         if cache is not None:
-            await cache.aclose()
+            stack.push_async_callback(cache.aclose)
+        batch_service(task, seats[0].teacher)
+        return await _Planner(task=task, corpus=corpus, seats=seats, cache=cache).plan(caps or {})
+
+
+async def _seat(stack: AsyncExitStack, task: Task, corpus: Corpus) -> _Seat:
+    teacher, on = connect(task, corpus.clock, sending=False), corpus.clock().date()
+    stack.push_async_callback(teacher.aclose)
+    return _Seat(task=task, teacher=teacher, rate=price_of(task, on), decision=judge(task, teacher.card, on))
+
+
+@dataclass(kw_only=True)
+class _Sample:
+    """Requests spread evenly over however many there are; a plan of a million holds no more of them."""
+
+    taken: list[Request] = field(default_factory=list)
+    seen: int = 0
+    every: int = 1
+
+    def add(self, request: Request) -> None:
+        """Take it if it is its turn."""
+        if self.seen % self.every == 0:
+            self.taken.append(request)
+            if len(self.taken) == 2 * SAMPLE:
+                self.taken, self.every = self.taken[::2], self.every * 2
+        self.seen += 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Learned:
-    """What this teacher's settled calls for tasks of this name came to."""
+class _Seat:
+    """One teacher: the task as it sees it, and what it would be asked."""
 
-    answers: int
-    calls: int
-    input_share: float
-    """Input tokens per token of the input bound."""
-    output_tokens: float
-    booked_over_settled: float
-    """Micro-dollars booked, unconfirmed ones included, per micro-dollar settled."""
-    wider: float | None
-    latency_s: float
+    task: Task
+    teacher: Teacher
+    rate: Rate
+    decision: Decision
+    sample: _Sample = field(default_factory=_Sample)
 
-    @property
-    def spread(self) -> float:
-        """How far from the mean so few answers may be."""
-        return LEARNED_SPREAD + 1 / sqrt(self.answers)
+    def add(self, request: Request) -> None:
+        """Have a request among those it may be asked. Raises UnsupportedParameter for one that is too long for it."""
+        check_length(self.task, self.teacher, request)
+        self.sample.add(request)
 
     @property
-    def calls_per_answer(self) -> float:
-        """Retries included."""
-        return max(1.0, self.calls / self.answers)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _PerRequest:
-    """Means over a sample of what would be asked."""
-
-    input_bound: float
-    most_output: int
-    worst_microusd: float
+    def in_flight(self) -> int:
+        """Calls under way at once."""
+        return self.task.teacher.in_flight or self.teacher.card.in_flight
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Planner:
     task: Task
     corpus: Corpus
-    teacher: Teacher
-    rate: Rate
+    seats: Sequence[_Seat]
     cache: SharedCache | None
-    sampled: list[Request] = field(default_factory=list)
 
     async def plan(self, caps: Mapping[Unit, int]) -> Plan:
         task = self.task
@@ -201,21 +248,74 @@ class _Planner:
             for split in ("validation", "gold"):
                 items = list(task.prompter.items(split))
                 splits.append(await self._split(split, items, len(items), len(items)))
-        to_send = sum(split.to_send for split in splits)
-        learned, each = _learned(self.corpus, task), self._per_request()
-        requests = self._requests(to_send, learned)
-        in_flight = task.teacher.in_flight or self.teacher.card.in_flight
+        waits = self._askings(splits)
+        lane = self._lane(max(waits, default=0))
+        on = self.corpus.clock().date()
+        first = self.seats[0]
+        rates = [seat.rate if lane == "live" else price_of(seat.task, on, batch=True) for seat in self.seats]
+        # Which items of a pool are asked about in rounds is not known yet; with several teachers everything is.
+        to_send = [sum(split.to_send for split in splits)] if len(rates) == 1 else [s.sample.seen for s in self.seats]
+        parts = [self._part(seat, rate, count) for seat, rate, count in zip(self.seats, rates, to_send, strict=True)]
+        wall_s = _together([part.wall_s for part in parts]) if lane == "live" else _batch_wall(len(waits))
+        refused = [part.decision for part in parts if part.decision.outcome != "allow"]
         return Plan(
-            teacher=task.teacher.name,
-            decision=judge(task, self.teacher.card, self.corpus.clock().date()),
+            teacher=", ".join(part.name for part in parts),
+            teachers=tuple(parts),
+            decision=[*refused, first.decision][0],
             splits=tuple(splits),
-            requests=requests,
-            tokens=self._tokens(requests, each, learned).whole,
-            microusd=self._money(requests, each, learned).whole,
-            wall_s=_wall(requests, learned, in_flight),
+            requests=_sum([part.requests for part in parts]),
+            tokens=_sum([part.tokens for part in parts]),
+            microusd=_sum([part.microusd for part in parts]),
+            wall_s=wall_s,
+            compute_s=_sum_known([part.compute_s for part in parts]),
+            compute_usd_per_hour=task.spec.budget.compute_usd_per_hour,
             caps={cap.unit: cap.cap for cap in caps_of(task, caps)},
-            in_flight=in_flight,
+            in_flight=parts[0].in_flight,
+            limits=task.teacher.rate,
+            slowest=parts[0].slowest,
+            last_call=self.corpus.journal.query("select coalesce(max(call_id), 0) from calls")[0][0],
+            lane=lane,
+            batch_priced=BATCH in rates[0].tiers or rates[0].free,
         )
+
+    def _part(self, seat: _Seat, rate: Rate, to_send: int) -> TeacherPlan:
+        role = role_of(self.task.spec, seat.task.at)
+        estimator = self._estimator(seat, rate)
+        whole = estimator.requests(to_send)
+        requests = replace(whole, low=0.0, likely=0.0) if role == "fallback" else whole
+        return TeacherPlan(
+            name=seat.task.teacher.name,
+            role=role,
+            decision=seat.decision,
+            to_send=to_send,
+            requests=requests,
+            tokens=estimator.tokens(requests).whole,
+            microusd=estimator.money(requests).whole,
+            wall_s=estimator.wall_s(requests),
+            compute_s=estimator.compute_s(requests),
+            slowest=estimator.slowest(requests),
+            in_flight=estimator.in_flight,
+        )
+
+    def _askings(self, splits: Sequence[SplitPlan]) -> list[int]:
+        """How many questions are asked together each time: validation and gold at once, the pool perhaps in rounds."""
+        asking, sizes = self.task.spec.asking, []
+        for split in splits:
+            left, at_once = split.to_send, split.to_send
+            if split.split == "train" and asking.order == "margin":
+                at_once = asking.first_round * asking.samples
+            while left > 0:
+                sizes.append(min(left, at_once))
+                left -= at_once
+                at_once = min(at_once, asking.round * asking.samples)
+        return sizes
+
+    def _lane(self, most_at_once: int) -> Literal["live", "batch"]:
+        started = self.corpus.journal.query(
+            "select min(started_us) from runs where spec_digest = ?", (self.task.identity,)
+        )[0][0]
+        now_us = microseconds(self.corpus.clock())
+        return "batch" if in_batches(self.task.spec.asking, most_at_once, now_us, started) else "live"
 
     def _candidates(self, items: Sequence[Item]) -> Sequence[Item]:
         """The items of the pool that may be asked about: which ones exactly, only ``margin`` cannot tell yet."""
@@ -236,168 +336,104 @@ class _Planner:
             found = await self._elsewhere(left)
             known += len(chunk) - len(left)
             shared += len(found)
-            self.sampled.extend(request for request in left if request.key not in found)
+            for prompt in left:
+                if prompt.request.key not in found:
+                    self._take(prompt)
         asked = min(most, len(items)) * samples
         known = min(asked, known)
         return SplitPlan(
             split=split, read=read, unique=unique, asked=asked, known=known, shared=min(asked - known, shared)
         )
 
-    def _prompts(self, items: Sequence[Item]) -> Iterator[Prompt]:
-        card = self.teacher.card
-        samples = self.task.spec.asking.samples
-        return prompts(iter(items), lambda item, sample: request_for(self.task, card, item, sample), samples=samples)
+    def _take(self, prompt: Prompt) -> None:
+        """Have a prompt among what its teachers may be asked, the first and those that may follow."""
+        sample = prompt.request.sample_index
+        at = first_asked(self.task.spec, prompt.item.item_id, sample)
+        self.seats[at].add(prompt.request)
+        for later in followers(self.task.spec, at):
+            seat = self.seats[later]
+            seat.add(request_for(seat.task, seat.teacher.card, prompt.item, sample))
 
-    def _unanswered(self, chunk: Sequence[Prompt]) -> list[Request]:
+    def _prompts(self, items: Sequence[Item]) -> Iterator[Prompt]:
+        cards = [seat.teacher.card for seat in self.seats]
+        return prompts(iter(items), requester(self.task, cards), samples=self.task.spec.asking.samples)
+
+    def _unanswered(self, chunk: Sequence[Prompt]) -> list[Prompt]:
         reader = self.corpus.journal.reader
         records = known_records(reader, (prompt.record_id for prompt in chunk))
-        left = [prompt.request for prompt in chunk if prompt.record_id not in records]
-        answers = known_answers(reader, [request.key for request in left])
-        return [request for request in left if request.key not in answers]
+        left = [prompt for prompt in chunk if prompt.record_id not in records]
+        answers = known_answers(reader, [prompt.request.key for prompt in left])
+        return [prompt for prompt in left if prompt.request.key not in answers]
 
-    async def _elsewhere(self, requests: Sequence[Request]) -> set[bytes]:
+    async def _elsewhere(self, left: Sequence[Prompt]) -> set[bytes]:
         """Requests whose answer the shared cache holds, from this very teacher and usable under today's terms."""
-        if self.cache is None or not requests:
+        if self.cache is None or not left:
             return set()
-        found = await self.cache.get_many([request.key for request in requests])
-        card, on = self.teacher.card, self.corpus.clock().date()
+        found = await self.cache.get_many([prompt.request.key for prompt in left])
+        return {key for seat in self.seats if not seat.rate.free for key in self._usable(seat, found)}
+
+    def _usable(self, seat: _Seat, found: Mapping[bytes, Shared]) -> set[bytes]:
+        card, on = seat.teacher.card, self.corpus.clock().date()
         origins = {entry.card for entry in found.values() if entry.card.identity == card.identity}
         usable = {
             origin
             for origin in origins
-            if judge(self.task, card, on, original_terms=origin.terms_ids).outcome == "allow"
+            if judge(seat.task, card, on, original_terms=origin.terms_ids).outcome == "allow"
         }
         return {key for key, entry in found.items() if entry.card in usable}
 
-    def _per_request(self) -> _PerRequest:
-        sample = self.sampled[:: max(1, len(self.sampled) // SAMPLE)]
-        bounds = [self.teacher.input_tokens_bound(request) for request in sample]
-        most = int(self.task.teacher.parameters["max_tokens"])
+    def _estimator(self, seat: _Seat, rate: Rate) -> Estimator:
+        return Estimator(
+            task=seat.task,
+            teacher=seat.teacher,
+            rate=rate,
+            each=self._per_request(seat, rate),
+            learned=learned_of(self.corpus, seat.task),
+            in_flight=seat.in_flight,
+        )
+
+    def _per_request(self, seat: _Seat, rate: Rate) -> PerRequest:
+        bounds = [seat.teacher.input_tokens_bound(request) for request in seat.sample.taken]
+        most = int(seat.task.teacher.parameters["max_tokens"])
+        # Half of the calls, at most, ask for an answer that fits its schema, with the one that does not before it.
+        more = 0 if self.task.schema is None else (REPAIR_BYTES + 4 * most) // 2
+        longest = [bound + more for bound in bounds]
         count = max(1, len(bounds))
-        worst = sum(self.rate.worst(bound, most).microusd for bound in bounds)
-        return _PerRequest(input_bound=sum(bounds) / count, most_output=most, worst_microusd=worst / count)
-
-    def _requests(self, to_send: int, learned: _Learned | None) -> Estimate:
-        wider = self._wider(learned)
-        if learned is None:
-            return Estimate(
-                low=to_send, likely=to_send * (1 + wider.likely), high=to_send * (1 + wider.high) * UNTOLD_RETRIES
-            ).whole
-        rate, spread = learned.calls_per_answer, learned.spread
-        return Estimate(
-            low=to_send,
-            likely=to_send * rate * (1 + wider.likely),
-            high=to_send * (1 + (rate - 1) * (1 + spread) + spread) * (1 + wider.high),
-        ).whole
-
-    def _wider(self, learned: _Learned | None) -> Estimate:
-        """The share of labels that may be asked for twice, because one was not among the runners-up."""
-        asked = self.task.teacher.parameters.get("top_logprobs")
-        widest = self.teacher.card.capabilities.top_logprobs
-        if self.task.spec.kind != "label" or not isinstance(asked, int) or asked >= widest:
-            return Estimate(low=0.0, likely=0.0, high=0.0)
-        likely = LIKELY_WIDER if learned is None or learned.wider is None else learned.wider
-        return Estimate(low=0.0, likely=likely, high=1.0)
-
-    def _tokens(self, requests: Estimate, each: _PerRequest, learned: _Learned | None) -> Estimate:
-        given, answered = self._input(each, learned), self._output(each, learned)
-        return Estimate(
-            low=requests.low * (given.low + answered.low),
-            likely=requests.likely * (given.likely + answered.likely),
-            high=requests.high * (given.high + answered.high),
+        worst = sum(rate.worst(bound, most).microusd for bound in longest)
+        return PerRequest(
+            input_bound=sum(bounds) / count,
+            longest_input=sum(longest) / count,
+            most_output=most,
+            worst_microusd=worst / count,
         )
 
-    def _input(self, each: _PerRequest, learned: _Learned | None) -> Estimate:
-        """Input tokens of one request."""
-        exact = getattr(self.teacher, "encoding", None) is not None
-        low, likely, high = INPUT_OF_COUNT if exact else INPUT_OF_BYTES
-        if learned is not None:
-            low, likely = learned.input_share * (1 - learned.spread), learned.input_share
-            high = min(1.0, likely * (1 + learned.spread))
-        bound = each.input_bound
-        return Estimate(low=bound * max(0.0, low), likely=bound * likely, high=bound * high)
 
-    def _output(self, each: _PerRequest, learned: _Learned | None) -> Estimate:
-        """Output tokens of one request."""
-        most = each.most_output
-        if learned is None:
-            return Estimate(low=1.0, likely=max(1.0, most * LIKELY_OUTPUT), high=most)
-        likely, spread = learned.output_tokens, learned.spread
-        return Estimate(low=likely * max(0.0, 1 - spread), likely=likely, high=min(most, likely * (1 + spread)))
+def _sum(parts: Sequence[Estimate]) -> Estimate:
+    whole, *others = parts
+    for part in others:
+        whole = whole.plus(part)
+    return whole
 
-    def _money(self, requests: Estimate, each: _PerRequest, learned: _Learned | None) -> Estimate:
-        if self.rate.free:
-            return Estimate(low=0.0, likely=0.0, high=0.0)
-        given, answered = self._input(each, learned), self._output(each, learned)
 
-        def cost(count: float, tokens_in: float, tokens_out: float) -> float:
-            return float(self.rate.cost(int(count * tokens_in), int(count * tokens_out)))
+def _sum_known(parts: Sequence[Estimate | None]) -> Estimate | None:
+    known = [part for part in parts if part is not None]
+    return _sum(known) if len(known) == len(parts) else None
 
-        worst = requests.high * each.worst_microusd
-        high = worst
-        if learned is not None:
-            # Each call is rounded up for itself, and a failed one stays booked at its worst.
-            settled = cost(requests.high, given.high, answered.high) + requests.high
-            high = min(worst, settled * learned.booked_over_settled)
-        return Estimate(
-            low=min(worst, self._cheapest(requests.low, given.low, answered.low)),
-            likely=min(high, cost(requests.likely, given.likely, answered.likely) + requests.likely / 2),
-            high=high,
-        )
 
-    def _cheapest(self, count: float, tokens_in: float, tokens_out: float) -> float:
-        """Everything read from the teacher's own cache, at the cheapest tier that may answer."""
-        tiers = [tier.base for name, tier in self.rate.tiers.items() if name in self.rate.served]
-        figures = [(min(price.input, price.cached_input), price.output) for price in tiers]
-        figures.append((self.rate.input_per_mtok, self.rate.output_per_mtok))
-        return min(count * (tokens_in * given + tokens_out * answered) / 1e6 for given, answered in figures)
+def _together(parts: Sequence[Estimate | None]) -> Estimate | None:
+    """Seconds of teachers that are asked at the same time; at worst each waits for the one before."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    longest = max(part.likely for part in known)
+    return Estimate(low=max(part.low for part in known), likely=longest, high=sum(part.high for part in known))
+
+
+def _batch_wall(waits: int) -> Estimate:
+    """Seconds until so many batches, one after the other, have ended: most take an hour, none more than a day."""
+    return Estimate(low=60.0 * waits, likely=3_600.0 * waits, high=float(WINDOW_S) * waits)
 
 
 def _chunks(every: Iterator[Prompt]) -> Iterator[list[Prompt]]:
     while chunk := [prompt for _, prompt in zip(range(LOOKUP), every, strict=False)]:
         yield chunk
-
-
-def _learned(corpus: Corpus, task: Task) -> _Learned | None:
-    """What is known from this teacher's answers to tasks of this name; for estimates, never for caps."""
-    most = int(task.teacher.parameters["max_tokens"])
-    values = (task.teacher.name, task.spec.name)
-    answers, given, answered, reserved, microseconds, settled = corpus.journal.query(
-        "select count(*), sum(a.input_tokens), sum(a.output_tokens), sum(c.reserved_tokens),"
-        " sum(a.received_us - a.sent_us), sum(c.microusd)"
-        " from answers a join calls c using (call_id) join runs r using (run_id) where c.teacher = ? and r.task = ?",
-        values,
-    )[0]
-    if not answers or reserved - answers * most <= 0:  # none, or asked with another max_tokens
-        return None
-    calls, unconfirmed = corpus.journal.query(
-        "select count(*), coalesce(sum(iif(c.state = 'unknown', c.reserved_microusd, 0)), 0)"
-        " from calls c join runs r using (run_id) where c.teacher = ? and r.task = ? and c.state != 'promised'",
-        values,
-    )[0]
-    records, wider = corpus.journal.query(
-        "select count(*), coalesce(sum(request_key != first_key), 0) from records where dataset = ?", (task.spec.name,)
-    )[0]
-    return _Learned(
-        answers=answers,
-        calls=max(answers, calls - wider),
-        input_share=given / (reserved - answers * most),
-        output_tokens=answered / answers,
-        booked_over_settled=(settled + unconfirmed) / settled if settled else 1.0,
-        wider=wider / records if records else None,
-        latency_s=microseconds / answers / 1e6,
-    )
-
-
-def _wall(requests: Estimate, learned: _Learned | None, in_flight: int) -> Estimate | None:
-    """Seconds of asking, under the latency seen so far; None as long as none was."""
-    if not requests.high:
-        return Estimate(low=0.0, likely=0.0, high=0.0)
-    if learned is None:
-        return None
-    waiting = learned.latency_s / in_flight
-    return Estimate(
-        low=requests.low * max(0.7 * waiting, ROW_S[0]),
-        likely=START_S[1] + requests.likely * max(waiting, ROW_S[1]),
-        high=START_S[2] + requests.high * (1.6 * waiting + ROW_S[2]),
-    )

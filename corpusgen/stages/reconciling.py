@@ -9,7 +9,8 @@ from typing import Literal
 
 import orjson
 
-from corpusgen.budget.ledger import Amounts, money, set_right
+from corpusgen.budget.amounts import Amounts, money
+from corpusgen.budget.ledger import set_right
 from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
 from corpusgen.journal import Transaction

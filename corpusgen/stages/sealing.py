@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, SealRefused
 from corpusgen.export.card import CardDuty, CardFacts, CardSource, CardSpend, CardSplit, CardTeacher, CardTerms, card
 from corpusgen.journal import Transaction
-from corpusgen.provenance.policy import Decision
+from corpusgen.provenance.policy import Decision, Duty
 from corpusgen.provenance.seal import DatasetFile, Survey, manifest, manifest_digest, survey
 from corpusgen.records import SCHEMA_VERSION, Json, Record, canonical_json
 from corpusgen.stages.committing import one_at_a_time
@@ -53,19 +53,20 @@ class Sealed:
         return f"{self.name}-{self.version}"
 
 
-def seal(corpus: Corpus, task: Task, selection: Selection, decision: Decision) -> Sealed:
+def seal(corpus: Corpus, task: Task, selection: Selection, *decisions: Decision) -> Sealed:
     """Check a selected version, write its card, and publish its folder. Sealing a sealed version checks it again.
 
     Raises SealRefused when a record's provenance is incomplete, PolicyRefused when today's terms do not allow training,
     CorpusDamaged when the selected file is not what was selected.
     """
-    if decision.outcome != "allow":
-        raise refusal(task, decision)
+    for decision in decisions:
+        if decision.outcome != "allow":
+            raise refusal(task, decision)
     with one_at_a_time(corpus.folder / ".datasets.lock"):
-        return _seal(corpus, task, find_selection(corpus, selection.label), decision)
+        return _seal(corpus, task, find_selection(corpus, selection.label), decisions)
 
 
-def _seal(corpus: Corpus, task: Task, selection: Selection, decision: Decision) -> Sealed:
+def _seal(corpus: Corpus, task: Task, selection: Selection, decisions: Sequence[Decision]) -> Sealed:
     final = corpus.folder / "datasets" / selection.label
     if selection.status != "sealed" and final.exists():
         final.rename(selection.folder)  # a process that was killed had published it, but not noted it
@@ -79,9 +80,10 @@ def _seal(corpus: Corpus, task: Task, selection: Selection, decision: Decision) 
     if surveyed.problems:
         shown = "\n".join(map(str, surveyed.problems[:10]))
         raise SealRefused(f"{selection.label} cannot be sealed, provenance is incomplete:\n{shown}")
-    of_the_same_rights(selection.label, surveyed.counts, decision)
-    sealed = _manifest(corpus, selection, surveyed, decision)
-    facts = card_facts(corpus, task, selection, surveyed, decision)
+    of_the_same_rights(selection.label, surveyed.counts, *decisions)
+    answered = [one for one in decisions if surveyed.counts["teacher"].get(one.teacher.name)]
+    sealed = _manifest(corpus, selection, surveyed, answered)
+    facts = card_facts(corpus, task, selection, surveyed, answered)
     write_file(selection.folder / "README.md", card(facts).encode())
     write_file(corpus.folder / "datasets" / f"{selection.label}.seal.json", canonical_json(sealed) + b"\n")
     publish(selection.folder, final)
@@ -96,21 +98,22 @@ def _seal(corpus: Corpus, task: Task, selection: Selection, decision: Decision) 
     )
 
 
-def of_the_same_rights(label: str, counts: Mapping[str, Mapping[str, int]], decision: Decision) -> None:
-    """Raise SealRefused unless every record has the teacher, terms and licence that the decision is about.
+def of_the_same_rights(label: str, counts: Mapping[str, Mapping[str, int]], *decisions: Decision) -> None:
+    """Raise SealRefused unless every record has a teacher, terms and a licence that a decision is about.
 
     A decision is made about a spec, and records are not always made by the spec somebody names.
     """
     judged = {
-        "teacher": decision.teacher.name,
-        "terms": decision.terms_set_id,
-        "licence": decision.licence_expression,
+        "teacher": [one.teacher.name for one in decisions],
+        "terms": [one.terms_set_id for one in decisions],
+        "licence": [one.licence_expression for one in decisions],
     }
     for what, allowed in judged.items():
-        others = sorted(counts[what].keys() - {allowed})
+        others = sorted(counts[what].keys() - set(allowed))
         if others:
+            stands_for = " and ".join(map(repr, dict.fromkeys(allowed)))
             raise SealRefused(
-                f"{label}: the spec stands for {what} {allowed!r}, but {counts[what][others[0]]} records have"
+                f"{label}: the spec stands for {what} {stands_for}, but {counts[what][others[0]]} records have"
                 f" {others[0]!r}; name the spec they were made with, or select one run with --run"
             )
 
@@ -144,17 +147,27 @@ def record_row(record: Record) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
-def _manifest(corpus: Corpus, selection: Selection, surveyed: Survey, decision: Decision) -> dict[str, Json]:
+def _duties(decisions: Sequence[Decision]) -> tuple[Duty, ...]:
+    return tuple(dict.fromkeys(duty for one in decisions for duty in one.duties))
+
+
+def licence_of(decisions: Sequence[Decision]) -> str:
+    """What holds for all rows together, whichever teacher a row is of."""
+    every = list(dict.fromkeys(one.licence_expression for one in decisions))
+    return every[0] if len(every) == 1 else " AND ".join(f"({one})" if " " in one else one for one in every)
+
+
+def _manifest(corpus: Corpus, selection: Selection, surveyed: Survey, decisions: Sequence[Decision]) -> dict[str, Json]:
     cards = _cards(corpus)
     fields = manifest(
         name=selection.name,
         version=selection.version,
         files=[DatasetFile(path=DATA_FILE, rows=selection.file.rows, sha256=selection.file.sha256)],
         surveyed=surveyed,
-        duties=decision.duties,
+        duties=_duties(decisions),
         terms={card.terms_set_id: card.terms_ids for card in cards if card.terms_set_id in surveyed.counts["terms"]},
-        registry_digest=decision.registry_digest,
-        policy_digest=decision.policy_digest,
+        registry_digest=decisions[0].registry_digest,
+        policy_digest=decisions[0].policy_digest,
         created_time=corpus.clock(),
         record_schema_version=SCHEMA_VERSION,
     )
@@ -182,13 +195,15 @@ def _cards(corpus: Corpus) -> list[Card]:
     return [Card.from_json(row[0]) for row in corpus.journal.query("select card from cards")]
 
 
-def card_facts(corpus: Corpus, task: Task, selection: Selection, surveyed: Survey, decision: Decision) -> CardFacts:
+def card_facts(
+    corpus: Corpus, task: Task, selection: Selection, surveyed: Survey, decisions: Sequence[Decision]
+) -> CardFacts:
     """What the dataset's card says."""
     spec = task.spec
     return CardFacts(
         name=selection.name,
         version=selection.version,
-        licence_expression=decision.licence_expression,
+        licence_expression=licence_of(decisions),
         created_time=corpus.clock(),
         rows=surveyed.rows,
         columns_version=SCHEMA_VERSION,
@@ -197,7 +212,7 @@ def card_facts(corpus: Corpus, task: Task, selection: Selection, surveyed: Surve
         sources=tuple(_card_sources(task, selection)),
         duties=tuple(
             CardDuty(kind=duty.kind, applies_to=duty.applies_to, text=duty.text, terms_id=duty.terms_id)
-            for duty in decision.duties
+            for duty in _duties(decisions)
         ),
         description=spec.description,
         task_categories=("text-classification",) if spec.kind == "label" else ("text-generation",),
@@ -276,7 +291,8 @@ def _card_spend(corpus: Corpus, selection: Selection) -> CardSpend:
 def _run_spend(corpus: Corpus, run_id: str) -> tuple[int, int, int, int]:
     row = corpus.journal.query(
         "select coalesce(sum(microusd), 0), coalesce(sum(iif(state = 'promised', reserved_microusd, 0)), 0),"
-        " coalesce(sum(iif(state = 'unknown', reserved_microusd, 0)), 0), count(*) from calls where run_id = ?",
+        " coalesce(sum(iif(state = 'unknown', reserved_microusd, 0)), 0), coalesce(sum(role != 'train'), 0) from calls"
+        " where run_id = ?",
         (run_id,),
     )[0]
     return row[0], row[1], row[2], row[3]

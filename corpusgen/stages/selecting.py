@@ -6,7 +6,7 @@ import heapq
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -97,6 +97,8 @@ class _Funnel:
             return "no label"
         if record.finish_reason in ("content_filter", "refusal"):
             return record.finish_reason
+        if failed := [verdict.check for verdict in record.verdicts if not verdict.kept]:
+            return f"failed {failed[0]}"
         if confidence(record) < self.filters.min_confidence:
             return "below min_confidence"
         if self.filters.limit is not None and self.counts["kept"] >= self.filters.limit:
@@ -114,18 +116,20 @@ def select(
     *,
     filters: Filters,
     calibration: Calibration | None = None,
-    record_ids: frozenset[str] | None = None,
+    record_ids: Container[str] | None = None,
 ) -> Selection:
     """A new version of a dataset from the committed records of a task; the same choice twice is one version.
 
     Raises UsageError when nothing is left.
     """
     paths = read_manifest(corpus.folder).paths(corpus.folder, dataset=name, split=filters.split)
-    if not paths:
+    reused, elsewhere = _reused(corpus, name, filters.split)
+    if not paths and not elsewhere:
         raise UsageError(f"no committed {filters.split} records of {name!r} in {corpus.folder}; run a task first")
     wanted = _wanted(corpus, filters, record_ids)
     funnel = _Funnel(filters=filters, calibration=calibration, wanted=wanted)
-    by_id = heapq.merge(*(read_records([path]) for path in paths), key=attrgetter("record_id"))
+    others = ((record for record in read_records([path]) if record.record_id in reused) for path in elsewhere)
+    by_id = heapq.merge(*(read_records([path]) for path in paths), *others, key=attrgetter("record_id"))
     hidden = corpus.folder / "datasets" / f".{name}-selected"
     with one_at_a_time(corpus.folder / ".datasets.lock"):
         file = write_shard(hidden, DATA_FILE, funnel.kept(by_id), metadata=_metadata(calibration))
@@ -134,16 +138,30 @@ def select(
         return _number(corpus, name, hidden, file, funnel)
 
 
+def _reused(corpus: Corpus, name: str, split: str) -> tuple[frozenset[str], list[Path]]:
+    """Records that runs of this task found under another task's name, and the shards they are in."""
+    rows = corpus.journal.query(
+        "select lower(hex(r.record_id)), shard from reuses u join runs using (run_id) join records r using (record_id)"
+        " where runs.task = ? and r.dataset != ? and r.split = ? and shard is not null",
+        (name, name, split),
+    )
+    shards = sorted({shard for _, shard in rows})
+    return frozenset(record_id for record_id, _ in rows), [corpus.folder / "shards" / shard for shard in shards]
+
+
 def _told(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{items} {reason}" for reason, items in counts.items()) or "there are none"
 
 
-def _wanted(corpus: Corpus, filters: Filters, record_ids: frozenset[str] | None) -> Callable[[str], bool]:
+def _wanted(corpus: Corpus, filters: Filters, record_ids: Container[str] | None) -> Callable[[str], bool]:
     if record_ids is not None:
         return record_ids.__contains__
     if filters.run_id is None:
         return lambda record_id: True
-    rows = corpus.journal.query("select record_id from records where run_id = ?", (filters.run_id,))
+    rows = corpus.journal.query(
+        "select record_id from records where run_id = :run union select record_id from reuses where run_id = :run",
+        {"run": filters.run_id},
+    )
     return frozenset(row[0].hex() for row in rows).__contains__
 
 
@@ -227,7 +245,10 @@ def _to_json(selection: Selection) -> dict[str, Json]:
 
 def selections(corpus: Corpus, name: str | None = None) -> list[Selection]:
     """Every dataset version of a corpus, or of one dataset, oldest first."""
-    rows = corpus.journal.query("select name, version, status, manifest from datasets order by name, sealed_us")
+    # By number, not by time: a clock may jump back.
+    rows = corpus.journal.query(
+        "select name, version, status, manifest from datasets order by name, cast(version as integer)"
+    )
     return [_read(corpus, *row) for row in rows if name in (None, row[0])]
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import date
+from hashlib import sha256
 from pathlib import Path
+
+import orjson
 
 from corpusgen.budget.prices import Rate, rate_of
 from corpusgen.corpus import Clock
 from corpusgen.errors import LocatedError, PriceUnknown, UnsupportedParameter, UsageError
-from corpusgen.prompting.prompts import Item, Prompter
+from corpusgen.prompting.prompts import Item, Prompter, Requester
 from corpusgen.provenance.terms import Registry, load_registry
-from corpusgen.records import Request, digest
+from corpusgen.records import Json, Request, TeacherRole, canonical_json, digest
 from corpusgen.shipped import here_or_shipped, shipped
 from corpusgen.spec import Located, TaskSpec, TeacherSpec, load_spec
-from corpusgen.teachers.registry import check_parameters, open_teacher
+from corpusgen.teachers.json_schema import UnsoundSchema, check_schema
+from corpusgen.teachers.registry import check_fits, check_parameters, open_teacher, resolved
+from corpusgen.teachers.structured import told
 from corpusgen.teachers.teacher import Teacher, TeacherCard
 
 
@@ -25,6 +33,10 @@ class Task:
     located: Located
     prompter: Prompter
     registry: Registry
+    schema: Json = None
+    """What answers are held to."""
+    at: int = 0
+    """Which of the spec's teachers this is seen from."""
 
     @property
     def spec(self) -> TaskSpec:
@@ -33,13 +45,19 @@ class Task:
 
     @property
     def teacher(self) -> TeacherSpec:
-        """The teacher that is asked."""
-        return self.located.spec.teachers[0]
+        """The teacher that is asked, seen from one of several."""
+        return self.located.spec.teachers[self.at]
+
+    @property
+    def of_each_teacher(self) -> tuple[Task, ...]:
+        """The same task as each of its teachers sees it, in the order of the spec."""
+        return tuple(replace(self, at=at) for at in range(len(self.spec.teachers)))
 
     @property
     def identity(self) -> str:
         """sha256 of spec, prompt and examples: under this name a run goes on."""
-        return digest([self.spec.identity, self.prompter.file.digest, self.prompter.examples])
+        of_file = [self.schema] if self.spec.answer_schema_file is not None else []
+        return digest([self.spec.identity, self.prompter.file.digest, self.prompter.examples, *of_file])
 
 
 def load_task(path: Path) -> Task:
@@ -48,8 +66,39 @@ def load_task(path: Path) -> Task:
     _check_notices(located)
     extra = [located.resolve(name) for name in located.spec.terms_files]
     prompter = Prompter.of(located)
+    schema = _schema(located, prompter)
     prompter.check_seeds()
-    return Task(located=located, prompter=prompter, registry=load_registry(shipped("data/terms.yaml"), *extra))
+    registry = load_registry(shipped("data/terms.yaml"), *extra)
+    return Task(located=located, prompter=prompter, registry=registry, schema=schema)
+
+
+def _schema(located: Located, prompter: Prompter) -> Json:
+    """The schema of answers, sound; None where there is none."""
+    spec = located.spec
+    field = "answer_schema" if spec.answer_schema_file is None else "answer_schema_file"
+    schema = spec.answer_schema if spec.answer_schema_file is None else _schema_file(located)
+    if schema is None:
+        return None
+    if prompter.file.api != "chat":
+        raise located.error(
+            f"needs a chat, and {prompter.file.file} is api: {prompter.file.api}; write api: chat", field
+        )
+    try:
+        check_schema(schema)
+    except UnsoundSchema as error:
+        inside = f" at {'.'.join(map(str, error.place))}" if field == "answer_schema_file" and error.place else ""
+        raise located.error(f"is no JSON schema{inside}: {error}", field, *error.place) from error
+    return schema
+
+
+def _schema_file(located: Located) -> Json:
+    path = located.resolve(located.spec.answer_schema_file or "")
+    try:
+        return orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise located.error(f"{str(path)!r} cannot be read: {error.strerror}", "answer_schema_file") from error
+    except orjson.JSONDecodeError as error:
+        raise located.error(f"{str(path)!r} is not JSON: {error}", "answer_schema_file") from error
 
 
 def _check_notices(located: Located) -> None:
@@ -62,40 +111,107 @@ def _check_notices(located: Located) -> None:
             raise located.error(f"{source.notice!r} cannot be read: {why}", "sources", at, "notice") from error
 
 
-def price_of(task: Task, on: date) -> Rate:
+def price_of(task: Task, on: date, *, batch: bool = False) -> Rate:
     """The price of a task's teacher on a day. Raises PriceUnknown with the line of the spec to change."""
     try:
-        return rate_of(task.teacher, on=on)
+        return rate_of(resolved(task.teacher), on=on, batch=batch)
     except PriceUnknown as error:
-        raise PriceUnknown(f"{task.located.where('teachers', 0)}: {error}") from error
+        raise PriceUnknown(f"{task.located.where('teachers', task.at)}: {error}") from error
 
 
-def connect(task: Task, clock: Clock) -> Teacher:
+def connect(task: Task, clock: Clock, *, sending: bool = True) -> Teacher:
     """The teacher a task asks, its spec's parameters checked; nothing is sent or started yet.
 
-    Raises UnknownTeacher, UnsupportedParameter or UsageError with the line of the spec to change.
+    Without ``sending`` its key need not be there. Raises UnknownTeacher, UnsupportedParameter or UsageError with the
+    line of the spec to change.
     """
-    try:
-        teacher = open_teacher(task.teacher, folder=task.located.file.parent, clock=clock)
-        check_parameters(teacher.card, task.teacher.parameters, task.prompter.file.api)
-    except LocatedError:
-        raise
-    except UsageError as error:
-        field = str(error).partition(":")[0]
-        place = field if field in TeacherSpec.model_fields else "name"
-        if isinstance(error, UnsupportedParameter):
-            place = "parameters"
-        raise type(error)(f"{task.located.where('teachers', 0, place)}: {error}") from error
+    with _at_its_line(task):
+        teacher = open_teacher(task.teacher, folder=task.located.file.parent, clock=clock, sending=sending)
+        tools = task.spec.tools or None
+        check_parameters(teacher.card, task.teacher.parameters, task.prompter.file.api, tools=tools)
     return teacher
 
 
+def check_length(task: Task, teacher: Teacher, request: Request) -> None:
+    """Raise UnsupportedParameter, with the line of the spec, for a prompt that no answer fits behind any more."""
+    with _at_its_line(task):
+        check_fits(teacher, request)
+
+
+@contextmanager
+def _at_its_line(task: Task) -> Iterator[None]:
+    """What is wrong with the teacher is said with the line of the spec to change."""
+    try:
+        yield
+    except LocatedError:
+        raise
+    except UsageError as error:
+        raise type(error)(f"{task.located.where('teachers', task.at, *_field(error))}: {error}") from error
+
+
+def _field(error: UsageError) -> tuple[str, ...]:
+    """The field of the teacher that an error speaks of."""
+    begins = str(error).partition(":")[0]
+    if begins in TeacherSpec.model_fields:
+        return (begins,)
+    named = re.search(r"parameters\.(\w+)", str(error)) or re.search(r"takes no parameter '(\w+)'", str(error))
+    if not isinstance(error, UnsupportedParameter):
+        return ("name",)
+    return ("parameters", named[1]) if named else ("parameters",)
+
+
 def request_for(task: Task, card: TeacherCard, item: Item, sample: int) -> Request:
-    """The request that asks a teacher about an item."""
+    """The request that asks a teacher about an item; a schema its server cannot hold it to stands in the prompt."""
+    held = task.schema is None or card.capabilities.json_schema == "json_schema"
     return Request(
         teacher=card.identity,
         model=card.model,
-        api=task.prompter.file.api,
-        messages=item.messages,
+        api=card.chat_api if task.prompter.file.api == "chat" else "completion",
+        messages=item.messages if held else told(item.messages, task.schema),
         parameters=task.teacher.parameters,
+        schema=task.schema,
+        tools=list(task.spec.tools) or None,
         sample_index=sample,
     )
+
+
+def requester(task: Task, cards: Sequence[TeacherCard]) -> Requester:
+    """Makes the request for the n-th sample of an item, to whom of the task's teachers it falls."""
+    views = task.of_each_teacher
+    if len(views) == 1:
+        return lambda item, sample: request_for(task, cards[0], item, sample)
+
+    def of(item: Item, sample: int) -> Request:
+        at = first_asked(task.spec, item.item_id, sample)
+        return request_for(views[at], cards[at], item, sample)
+
+    return of
+
+
+def first_asked(spec: TaskSpec, item_id: str, sample: int) -> int:
+    """Which teacher an item's sample falls to: the first, or by weight, whatever the order of the items."""
+    weights = [teacher.weight or 0.0 for teacher in spec.teachers]
+    if not any(weights):
+        return 0
+    written = canonical_json([item_id, sample, spec.asking.seed])
+    left = int.from_bytes(sha256(written).digest()[:8]) / 2**64 * sum(weights)
+    for at, weight in enumerate(weights):
+        left -= weight
+        if left < 0:
+            return at
+    return max(at for at, weight in enumerate(weights) if weight)  # what rounding left over
+
+
+def followers(spec: TaskSpec, at: int) -> tuple[int, ...]:
+    """Who is asked after a teacher that would or could not answer: with weights those of weight 0, else the later."""
+    weighed = any(teacher.weight is not None for teacher in spec.teachers)
+    later = range(len(spec.teachers)) if weighed else range(at + 1, len(spec.teachers))
+    return tuple(other for other in later if other != at and not (weighed and spec.teachers[other].weight))
+
+
+def role_of(spec: TaskSpec, at: int) -> TeacherRole:
+    """Why a teacher of a spec is asked, when it is."""
+    weight = spec.teachers[at].weight
+    if weight is None:
+        return "primary" if at == 0 else "fallback"
+    return "mixture" if weight else "fallback"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -15,16 +15,18 @@ import orjson
 
 from corpusgen.corpus import Corpus
 from corpusgen.distill.selection import LossKind, Selection, choose_settings, ways_to_fit
-from corpusgen.distill.students.bag import BagStudent, TextSpace, design, fit, learn_space, settings_json
+from corpusgen.distill.students.bag import BagStudent, TextSpace, design, fit, settings_json
 from corpusgen.errors import UsageError
 from corpusgen.evaluate.calibration import Calibration
 from corpusgen.journal import Transaction
 from corpusgen.provenance.policy import Decision
 from corpusgen.records import Json, digest
+from corpusgen.spec import Unit
 from corpusgen.stages.asking import unique_pool
 from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.opening import judge, refusal
 from corpusgen.stages.sealing import Sealed, of_the_same_rights, sealed_dataset
+from corpusgen.stages.studying import learn_pool, studying, timed, worst_study_us
 from corpusgen.stages.task import Task
 from corpusgen.store.durable import write_file
 from corpusgen.store.shards import read_columns
@@ -34,6 +36,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 FEWEST_TO_COMPARE = 12
 """Items from which ways of fitting are compared on held-out ones."""
+FOLDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,8 @@ def train(corpus: Corpus, task: Task, sealed: Sealed, decision: Decision, space:
     """The student of a sealed dataset; the way of fitting is chosen on teacher-labelled held-out items.
 
     The same dataset, spec and pool make the same student, which is then found and not trained again.
-    Raises PolicyRefused when today's terms do not allow training on it.
+    Raises PolicyRefused when today's terms do not allow training on it, and BudgetExhausted when a cap on processor
+    time or on time leaves too little for it; the corpus keeps everything there is.
     """
     if decision.outcome != "allow":
         raise refusal(task, decision)
@@ -66,19 +70,23 @@ def train(corpus: Corpus, task: Task, sealed: Sealed, decision: Decision, space:
     folder = corpus.folder / "students" / student_id
     with one_at_a_time(corpus.folder / ".students.lock"):
         if not (folder / "facts.json").exists():
-            _learn(corpus, task, sealed, decision, space, folder)
+            _learn(corpus, task, sealed, decision, space, folder, run_id)
         trained = load_student(folder)
         # Once more where a process was killed between the folder and the note.
         corpus.journal.run_now(lambda transaction: _note(transaction, student_id, run_id, sealed, trained.facts))
     return trained
 
 
-def _learn(corpus: Corpus, task: Task, sealed: Sealed, decision: Decision, space: TextSpace, folder: Path) -> None:
+def _learn(
+    corpus: Corpus, task: Task, sealed: Sealed, decision: Decision, space: TextSpace, folder: Path, run_id: str
+) -> None:
     settings = task.spec.student
     texts, targets, labels = lessons(sealed)
-    selection = _choose(space, texts, targets, settings.loss, settings.seed)
-    began = time.process_time()
-    student = fit(design(space, texts), targets, labels, selection.chosen)
+    worst_us = worst_study_us(texts, len(labels), ways=len(ways_to_fit(settings.loss)), folds=FOLDS)
+    with studying(corpus, task, run_id, folder.name, worst_us):
+        selection = _choose(space, texts, targets, settings.loss, settings.seed)
+        began = time.process_time()
+        student = fit(design(space, texts), targets, labels, selection.chosen)
     facts = _facts(task, sealed, decision, space, selection) | {
         "student_id": folder.name,
         "train_cpu_s": round(time.process_time() - began, 3),
@@ -108,7 +116,7 @@ def _choose(space: TextSpace, texts: Sequence[str], targets: Floats, loss: LossK
     ways = ways_to_fit(loss)
     if len(texts) < FEWEST_TO_COMPARE:  # too few to hold any out: the first way, untried
         return Selection(chosen=ways[0], trials=(), folds=0, items=len(texts))
-    return choose_settings(space, texts, targets, ways, seed=seed)
+    return choose_settings(space, texts, targets, ways, folds=FOLDS, seed=seed)
 
 
 def _space_digest(space: TextSpace) -> str:
@@ -175,13 +183,19 @@ def find_student(corpus: Corpus, name: str | None) -> Trained:
     return load_student(corpus.folder / "students" / chosen[-1])
 
 
-def train_sealed(corpus: Corpus, task: Task, dataset: str) -> Trained:
-    """The student of a sealed dataset, with what the spec's pool teaches about n-grams."""
+def train_sealed(corpus: Corpus, task: Task, dataset: str, *, caps: Mapping[Unit, int] | None = None) -> Trained:
+    """The student of a sealed dataset, with what the spec's pool teaches about n-grams.
+
+    Under the caps of the task's run, ``caps`` in place of the spec's, unit by unit; the time it takes is the run's.
+    """
     sealed = sealed_dataset(corpus, dataset)
     card = open_teacher(task.teacher, folder=task.located.file.parent, clock=corpus.clock).card
+    decision = judge(task, card, corpus.clock().date())
     runs = corpus.journal.query("select run_id from runs where spec_digest = ?", (task.identity,))
-    space = learn_space([item.input for item in unique_pool(task).items])
-    return train(corpus, task, sealed, judge(task, card, corpus.clock().date()), space, runs[0][0] if runs else "")
+    run_id = str(runs[0][0]) if runs else ""
+    with timed(corpus, task, run_id, caps or {}):
+        space = learn_pool(corpus, task, run_id, [item.input for item in unique_pool(task).items])
+        return train(corpus, task, sealed, decision, space, run_id)
 
 
 def predictions(trained: Trained, texts: Sequence[str]) -> list[dict[str, Json]]:

@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpusgen.budget.ledger import UNITS
+from corpusgen.budget.amounts import UNITS
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, StoreError
+from corpusgen.journal import storage_errors
 from corpusgen.provenance.seal import survey
+from corpusgen.stages.cataloguing import CATALOG_NAME, catalog_problem
 from corpusgen.stages.committing import committed_shards
 from corpusgen.stages.sealing import record_row, sealed_dataset
 from corpusgen.stages.selecting import Selection, selections
 from corpusgen.store.answers import expander
-from corpusgen.store.manifest import ShardEntry, read_manifest
+from corpusgen.store.manifest import MANIFEST_NAME, ShardEntry, encode, manifest_of, read_manifest
 from corpusgen.store.shards import read_columns, read_records, verify_shard
 from corpusgen.store.shared_cache import NO_CALL
 
@@ -36,8 +38,9 @@ Check = Callable[[Corpus], Iterator[Finding]]
 def verify(corpus: Corpus) -> list[Finding]:
     """Everything wrong with a corpus; an empty list means that it is sound.
 
-    The journal is the truth: its own integrity, money per answer against the ledger, balances against calls, request
-    keys against requests, shards and their costs against answers, the manifest, and sealed datasets with their roots.
+    The journal is the truth: its own integrity, money per answer against the ledger and back, balances against calls,
+    request keys against requests, shards and their costs against answers, the manifest to the byte, the catalog, and
+    sealed datasets with their roots.
     """
     return [finding for check in CHECKS for finding in check(corpus)]
 
@@ -59,6 +62,40 @@ def _answers_settled(corpus: Corpus) -> Iterator[Finding]:
     for key, cost, state, booked in rows:
         message = f"the answer cost {cost} micro-dollars, its call is {state} with {booked}"
         yield Finding(check="ledger", subject=key, message=message)
+
+
+def _settled_answered(corpus: Corpus) -> Iterator[Finding]:
+    """What a run has paid for is kept; only people, leases and one's own machines settle without an answer."""
+    rows = corpus.journal.query(
+        "select call_id, teacher, microusd from calls c where state in ('settled', 'overrun') and role like '%:%'"
+        " and run_id in (select run_id from runs) and owner_id not in (select owner_id from leases)"
+        " and not exists (select 1 from reconciliations r where r.call_id = c.call_id)"
+        " and not exists (select 1 from answers a where a.request_key = c.request_key)"
+    )
+    for call_id, teacher, microusd in rows:
+        message = f"{teacher} was paid {microusd} micro-dollars, and its answer is not there"
+        yield Finding(check="ledger", subject=f"call {call_id}", message=message)
+
+
+def _answers_readable(corpus: Corpus) -> Iterator[Finding]:
+    expand = expander()
+    for key, call_id, body in _each(corpus, "select request_key, call_id, body from answers"):
+        assert isinstance(key, bytes)
+        assert isinstance(body, bytes)
+        try:
+            expand(body)
+        except CorpusDamaged as error:
+            yield Finding(check="answers", subject=key.hex(), message=f"of call {call_id}: {error}")
+
+
+def _records_answered(corpus: Corpus) -> Iterator[Finding]:
+    rows = corpus.journal.query(
+        "select lower(hex(record_id)) from records r"
+        " where not exists (select 1 from answers a where a.request_key = r.request_key)"
+        " or not exists (select 1 from requests q where q.request_key = r.request_key)"
+    )
+    for (record_id,) in rows:
+        yield Finding(check="records", subject=record_id, message="its question or its answer is not in the journal")
 
 
 def _balances(corpus: Corpus) -> Iterator[Finding]:
@@ -90,13 +127,31 @@ def _balances(corpus: Corpus) -> Iterator[Finding]:
             yield Finding(check="balances", subject=" ".join(name), message=message)
 
 
+def _batches(corpus: Corpus) -> Iterator[Finding]:
+    """Calls in batches are promised as long as their batch is under way, and no longer."""
+    rows = corpus.journal.query(
+        "select c.batch_id, b.state, count(*) from calls c left join batches b using (batch_id)"
+        " where c.batch_id is not null and c.state = 'promised'"
+        " and (b.state is null or b.state not in ('intended', 'submitted')) group by 1, 2"
+    )
+    for name, state, count in rows:
+        message = f"is {state or 'not there'}, and {count} of its calls are still promised"
+        yield Finding(check="batches", subject=name, message=message)
+
+
 def _request_keys(corpus: Corpus) -> Iterator[Finding]:
     expand = expander()
-    for key, body in corpus.journal.reader.execute("select request_key, body from requests"):
+    for key, body in _each(corpus, "select request_key, body from requests"):
         assert isinstance(key, bytes)
         assert isinstance(body, bytes)
         if _digest(expand, body) != key:
             yield Finding(check="requests", subject=key.hex(), message="the request does not match its key")
+
+
+def _each(corpus: Corpus, sql: str) -> Iterator[tuple[object, ...]]:
+    """Row by row: bodies are large."""
+    with storage_errors(corpus.journal.path):
+        yield from corpus.journal.reader.execute(sql)
 
 
 def _digest(expand: Callable[[bytes], bytes], body: bytes) -> bytes | None:
@@ -138,15 +193,32 @@ def _rows(corpus: Corpus, entry: ShardEntry, path: Path) -> Iterator[Finding]:
 
 
 def _manifest(corpus: Corpus) -> Iterator[Finding]:
+    problem = manifest_problem(corpus)
+    if problem is not None:
+        yield Finding(check="manifest", subject=MANIFEST_NAME, message=problem)
+
+
+def manifest_problem(corpus: Corpus) -> str | None:
+    """What is wrong with MANIFEST.json, in one sentence, or None: it has no byte that the journal does not give it."""
+    committed = committed_shards(corpus)
     try:
-        listed = {entry.path: entry for entry in read_manifest(corpus.folder).shards}
+        content = (corpus.folder / MANIFEST_NAME).read_bytes()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}" if committed else None
+    if content == encode(manifest_of(committed)):
+        return None
+    try:
+        listed = read_manifest(corpus.folder).shards
     except StoreError as error:
-        yield Finding(check="manifest", subject="MANIFEST.json", message=str(error))
-        return
-    committed = {entry.path: entry for entry in committed_shards(corpus)}
-    for path in sorted(listed.keys() | committed.keys()):
-        if listed.get(path) != committed.get(path):
-            yield Finding(check="manifest", subject=path, message="differs from what the journal committed")
+        return str(error)
+    differ = sorted({entry.path for entry in set(listed) ^ set(committed)})
+    return f"differs from what the journal committed: {', '.join(differ[:5]) or 'in how it is written'}"
+
+
+def _catalog(corpus: Corpus) -> Iterator[Finding]:
+    problem = catalog_problem(corpus)
+    if problem is not None:
+        yield Finding(check="catalog", subject=CATALOG_NAME, message=problem)
 
 
 def _sealed(corpus: Corpus) -> Iterator[Finding]:
@@ -169,10 +241,15 @@ def _sealed_one(corpus: Corpus, selection: Selection) -> Iterator[Finding]:
 CHECKS: tuple[Check, ...] = (
     _integrity,
     _answers_settled,
+    _settled_answered,
+    _answers_readable,
     _balances,
+    _batches,
     _request_keys,
+    _records_answered,
     _shards,
     _manifest,
+    _catalog,
     _sealed,
 )
 

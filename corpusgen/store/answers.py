@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,17 @@ from corpusgen.errors import CorpusDamaged
 from corpusgen.journal import Transaction
 from corpusgen.records import Json, Request, Split, Usage, canonical_json, digest
 
-# Bodies are compressed in the journal's one writer thread and read anywhere, so readers make their own decompressor.
-_COMPRESS = zstandard.ZstdCompressor(level=3)
+# A compressor serves one thread at a time, and each journal that is open in this process has a writer thread.
+_OF_THREAD = threading.local()
+
+
+def _compressed(body: bytes) -> bytes:
+    found: zstandard.ZstdCompressor | None = getattr(_OF_THREAD, "compressor", None)
+    if found is None:
+        found = _OF_THREAD.compressor = zstandard.ZstdCompressor(level=1)
+    return found.compress(body)
+
+
 MAX_BODY_BYTES = 256 * 1024 * 1024
 LOOKUP = 400
 
@@ -85,7 +95,9 @@ class RecordRow:
     first_key: bytes
     from_cache: bool
     item: Mapping[str, Json]
-    """``input``, ``source_ids``, ``sample_index``; ``first_cost_microusd`` where the item was asked twice."""
+    """``input``, ``source_ids``, ``sample_index``; where it was asked more than once ``first_cost_microusd``, what all
+    but the last came to, ``between``, the requests after the first and before the last, and ``turns``, the messages
+    that are the question; ``role`` of a teacher that is not the first."""
 
 
 def store_card(transaction: Transaction, card: Card) -> None:
@@ -95,9 +107,9 @@ def store_card(transaction: Transaction, card: Card) -> None:
 
 def store_answer(transaction: Transaction, request: Request, answer: Answer, call_id: int) -> None:
     """Keep an answer and the request it answers. The first answer to a request stays."""
-    transaction.execute("insert or ignore into requests values(?, ?)", (request.key, _COMPRESS.compress(request.body)))
-    transaction.execute(
-        "insert or ignore into answers values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    store_request(transaction, request)
+    transaction.add(
+        "answers",
         (
             answer.request_key,
             call_id,
@@ -112,15 +124,20 @@ def store_answer(transaction: Transaction, request: Request, answer: Answer, cal
             answer.sent_us,
             answer.received_us,
             answer.compute_us,
-            _COMPRESS.compress(answer.body),
+            _compressed(answer.body),
         ),
     )
 
 
-def store_record(transaction: Transaction, row: RecordRow) -> bool:
-    """Note that an answer is a record; False when the record was there already."""
-    transaction.execute(
-        "insert or ignore into records values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, null)",
+def store_request(transaction: Transaction, request: Request) -> None:
+    """Keep a request; the same one twice is one row."""
+    transaction.add("requests", (request.key, _compressed(request.body)))
+
+
+def store_record(transaction: Transaction, row: RecordRow) -> None:
+    """Note that an answer is a record; the same record twice is one row."""
+    transaction.add(
+        "records",
         (
             bytes.fromhex(row.record_id),
             row.run_id,
@@ -132,9 +149,9 @@ def store_record(transaction: Transaction, row: RecordRow) -> bool:
             row.first_key,
             int(row.from_cache),
             orjson.dumps(dict(row.item)).decode(),
+            None,
         ),
     )
-    return bool(transaction.connection.changes())
 
 
 _ANSWER = (
@@ -156,6 +173,17 @@ def known_records(connection: apsw.Connection, record_ids: Iterable[str]) -> set
     """Which of these records exist."""
     names = [bytes.fromhex(record_id) for record_id in record_ids]
     return {name.hex() for name in _present(connection, "select record_id from records where record_id", names)}
+
+
+def runs_of_records(connection: apsw.Connection, record_ids: Sequence[str]) -> dict[str, str]:
+    """Those of these records that exist, and the runs that made them."""
+    found: dict[str, str] = {}
+    for start in range(0, len(record_ids), LOOKUP):
+        chunk = tuple(bytes.fromhex(record_id) for record_id in record_ids[start : start + LOOKUP])
+        marks = ",".join("?" * len(chunk))
+        rows = connection.execute(f"select hex(record_id), run_id from records where record_id in ({marks})", chunk)  # noqa: S608
+        found.update((str(name).lower(), str(run_id)) for name, run_id in rows)
+    return found
 
 
 def known_answers(connection: apsw.Connection, request_keys: Sequence[bytes]) -> set[bytes]:
@@ -210,17 +238,34 @@ def stored_request(connection: apsw.Connection, request_key: bytes) -> Json:
     return orjson.loads(expander()(cast("bytes", body)))
 
 
+def stored_requests(connection: apsw.Connection, request_keys: Sequence[bytes]) -> dict[bytes, Json]:
+    """The canonical requests of these keys."""
+    found: dict[bytes, Json] = {}
+    expand = expander()
+    for start in range(0, len(request_keys), LOOKUP):
+        chunk = tuple(request_keys[start : start + LOOKUP])
+        marks = ",".join("?" * len(chunk))
+        rows = connection.execute(f"select request_key, body from requests where request_key in ({marks})", chunk)  # noqa: S608
+        found.update((cast("bytes", key), orjson.loads(expand(cast("bytes", body)))) for key, body in rows)
+    return found
+
+
 def stored_records(connection: apsw.Connection, where: str, values: tuple[Any, ...]) -> Iterator[Stored]:
     """Records with their answers, sorted by record id; ``where`` is one of our own conditions on ``r``."""
     expand = expander()
-    cursor = connection.execute(
-        f"select {_ROW}, {_ANSWER}, q.body from records r join answers a using (request_key)"  # noqa: S608 - own text
-        f" join requests q using (request_key) where {where} order by r.record_id",
-        values,
-    )
-    for row in cursor:
-        request = orjson.loads(expand(row[23]))
-        yield Stored(row=_record_row(row[:10]), answer=_answer(row[10:23], expand), request=request)
+    # The names are sorted alone: sorting the rows with their bodies would hold all of them in memory.
+    names = [row[0] for row in connection.execute(f"select record_id from records r where {where} order by 1", values)]  # noqa: S608
+    for start in range(0, len(names), LOOKUP):
+        chunk = tuple(names[start : start + LOOKUP])
+        cursor = connection.execute(
+            f"select {_ROW}, {_ANSWER}, q.body from records r join answers a using (request_key)"  # noqa: S608 - own text
+            f" join requests q using (request_key) where r.record_id in ({','.join('?' * len(chunk))})"
+            " order by r.record_id",
+            chunk,
+        )
+        for row in cursor:
+            request = orjson.loads(expand(row[23]))
+            yield Stored(row=_record_row(row[:10]), answer=_answer(row[10:23], expand), request=request)
 
 
 def _record_row(row: tuple[Any, ...]) -> RecordRow:

@@ -63,6 +63,19 @@ def open_catalog(corpus: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+def read_through(corpus: Path) -> None:
+    """Read everything the catalogue itself holds. Raises CorpusDamaged where a part cannot be read."""
+    with open_catalog(corpus) as connection:
+        named = (
+            "select table_name from duckdb_tables() where database_name = current_database() and schema_name = 'main'"
+        )
+        try:
+            for (name,) in connection.execute(named).fetchall():
+                connection.sql(f'from "{name}"').to_arrow_table()
+        except duckdb.Error as error:
+            raise CorpusDamaged(f"{corpus / CATALOG_NAME}: {error}") from error
+
+
 def shard_table(shards: tuple[ShardEntry, ...]) -> pa.Table:
     """The manifest's shards as rows."""
     return pa.table(
@@ -123,7 +136,7 @@ def _retyped(table: pa.Table, types: Mapping[str, pa.DataType]) -> pa.Table:
 def _connected(path: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         connection = duckdb.connect(str(path), read_only=read_only, config={**_SETTINGS})
-    except duckdb.IOException as error:
+    except duckdb.Error as error:  # damage has no class of its own
         raise _not_opened(path, error, read_only=read_only) from error
     try:
         yield connection
@@ -133,8 +146,8 @@ def _connected(path: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnec
         connection.close()
 
 
-def _not_opened(path: Path, error: duckdb.IOException, *, read_only: bool) -> StoreError:
-    if "lock" in str(error):
+def _not_opened(path: Path, error: duckdb.Error, *, read_only: bool) -> StoreError:
+    if "lock on file" in str(error):
         return StoreError(f"{path}: another process has it open; close that, or ask with `corpusgen query`: {error}")
     if read_only:
         return CorpusDamaged(f"{path}: {error}; delete it, it is made anew from the manifest")

@@ -61,12 +61,17 @@ class Manifest:
 
 def write_manifest(corpus: Path, shards: Iterable[ShardEntry]) -> Manifest:
     """The manifest of exactly these shards, durable on return; the one before stays until then."""
-    manifest = Manifest(shards=tuple(sorted(shards, key=lambda shard: (shard.dataset, shard.name))))
+    manifest = manifest_of(shards)
     make_folder(corpus)
-    path, content = corpus / MANIFEST_NAME, _encode(manifest)
+    path, content = corpus / MANIFEST_NAME, encode(manifest)
     if not path.exists() or path.read_bytes() != content:
         write_file(path, content)
     return manifest
+
+
+def manifest_of(shards: Iterable[ShardEntry]) -> Manifest:
+    """These shards in the order in which a manifest lists them."""
+    return Manifest(shards=tuple(sorted(shards, key=lambda shard: (shard.dataset, shard.name))))
 
 
 def read_manifest(corpus: Path) -> Manifest:
@@ -81,7 +86,8 @@ def read_manifest(corpus: Path) -> Manifest:
     return _decode(path, content)
 
 
-def _encode(manifest: Manifest) -> bytes:
+def encode(manifest: Manifest) -> bytes:
+    """The one content that a manifest's file may have."""
     document = {
         "manifest_version": MANIFEST_VERSION,
         "rows": manifest.rows,

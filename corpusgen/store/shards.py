@@ -11,11 +11,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
+
+# Arrow's own pool keeps 25 MB of what it was given, which is more than a whole row group; read when Arrow is loaded.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -102,11 +105,15 @@ SCHEMA = pa.schema(
         ("verdicts", _VERDICTS),
         ("calibrated_label", _TEXT),
         ("calibrated_logprobs", _FLOATS),
+        ("structured", _TEXT),
+        ("teacher_role", _TEXT),
         ("schema_version", pa.int32()),
     ]
 )
 """The columns of a shard: the fields of Record, in their order, under their names."""
 
+_SINCE = {"structured": 2, "teacher_role": 2}
+"""The schema versions in which columns came that were not there from the beginning."""
 _VERSION_KEY = "corpusgen.schema_version"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}\.parquet")
 _ROWS_PER_BATCH = 256
@@ -130,10 +137,8 @@ _UNREPEATED = {
     "sent_time",
     "received_time",
     "latency_ms",
+    "structured",
 }
-# Nobody looks rows up by a token or a long text: statistics on them only fill the footer.
-_WITH_STATISTICS = [field.name for field in SCHEMA if not pa.types.is_list(field.type)]
-_row = attrgetter(*SCHEMA.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +152,17 @@ class ShardFile:
 
 
 def write_shard(
-    folder: Path, name: str, records: Iterable[Record], *, metadata: Mapping[str, str] | None = None
+    folder: Path,
+    name: str,
+    records: Iterable[Record],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    version: int = SCHEMA_VERSION,
 ) -> ShardFile:
     """The shard ``folder/name``, whole and durable; or nothing at all and CorpusUnwritable.
 
     ``records`` come sorted by ``record_id``, each once, and are held a few hundred at a time. An error of theirs
-    passes through as itself. Writing a name again replaces the file.
+    passes through as itself. Writing a name again replaces the file. An older ``version`` gives the bytes it gave then.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"a shard's name is lower-case letters, digits, '_', '.', '-' and ends in .parquet: {name!r}")
@@ -162,9 +172,9 @@ def write_shard(
     try:
         with unwritable(path):
             file = open(hidden, "wb")  # noqa: SIM115 - closed by the with below, outside of this error mapping
-        with file:
+        with _closed_after(file, path):
             sink = _Sink(file, path)
-            rows = _write_rows(sink, records, metadata or {})
+            rows = _write_rows(sink, records, metadata or {}, version)
             sink.sync()
         with unwritable(path):
             publish(hidden, path)
@@ -172,6 +182,15 @@ def write_shard(
         with unwritable(path):
             hidden.unlink(missing_ok=True)
     return ShardFile(name=name, rows=rows, sha256=sink.sha256, size_bytes=sink.size_bytes)
+
+
+@contextmanager
+def _closed_after(file: BinaryIO, path: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with unwritable(path):  # closing writes what is left, and fails once more on a full disk
+            file.close()
 
 
 def read_columns(
@@ -228,11 +247,11 @@ def verify_shard(path: Path, expected: ShardFile | ShardEntry) -> str | None:
         return str(error)
 
 
-def to_batch(records: Sequence[Record]) -> pa.RecordBatch:
+def to_batch(records: Sequence[Record], schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
     """Records as Arrow columns."""
-    columns = zip(*map(_row, records), strict=True) if records else ((),) * len(SCHEMA)
-    arrays = [_column(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+    columns = zip(*map(attrgetter(*schema.names), records), strict=True) if records else ((),) * len(schema)
+    arrays = [_column(values, field.type) for values, field in zip(columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def records_of(batch: pa.RecordBatch) -> list[Record]:
@@ -241,27 +260,41 @@ def records_of(batch: pa.RecordBatch) -> list[Record]:
     return [Record(**dict(zip(SCHEMA.names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
-def _write_rows(sink: _Sink, records: Iterable[Record], metadata: Mapping[str, str]) -> int:
-    schema = SCHEMA.with_metadata({**metadata, _VERSION_KEY: str(SCHEMA_VERSION)})
+def _columns_of(version: int) -> pa.Schema:
+    return pa.schema([field for field in SCHEMA if _SINCE.get(field.name, 1) <= version])
+
+
+def _of_version(records: Iterable[Record], version: int) -> Iterable[Record]:
+    return records if version == SCHEMA_VERSION else (replace(record, schema_version=version) for record in records)
+
+
+def _write_rows(sink: _Sink, records: Iterable[Record], metadata: Mapping[str, str], version: int) -> int:
+    columns = _columns_of(version)
+    schema = columns.with_metadata({**metadata, _VERSION_KEY: str(version)})
     rows = 0
     with pq.ParquetWriter(
         sink,
         schema,
         compression="zstd",
         use_dictionary=_repeating(schema),
-        write_statistics=_WITH_STATISTICS,
+        # Nobody looks rows up by a token or a long text: statistics on them only fill the footer.
+        write_statistics=[field.name for field in schema if not pa.types.is_list(field.type)],
         write_page_checksum=True,
-        sorting_columns=[pq.SortingColumn(SCHEMA.get_field_index(SORT_KEY))],
+        sorting_columns=[pq.SortingColumn(schema.get_field_index(SORT_KEY))],
     ) as writer:
-        for group in _row_groups(_increasing(records)):
+        for group in _row_groups(_increasing(_of_version(records, version)), columns):
+            pa.default_memory_pool().release_unused()  # what making the columns took
             writer.write_table(group.replace_schema_metadata(schema.metadata), row_group_size=group.num_rows)
             rows += group.num_rows
+            del group  # or it would be there beside the next one
+            pa.default_memory_pool().release_unused()
     return rows
 
 
-def _row_groups(records: Iterator[Record]) -> Iterator[pa.Table]:
+def _row_groups(records: Iterator[Record], columns: pa.Schema) -> Iterator[pa.Table]:
     # Records become columns in small batches: columns are far smaller than objects.
-    while batches := list(_fill_group(map(to_batch, _chunks(records)))):
+    made = (to_batch(chunk, columns) for chunk in _chunks(records))
+    while batches := list(_fill_group(made)):
         yield pa.Table.from_batches(batches)
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from corpusgen.errors import SpecError
 from corpusgen.shipped import shipped
 from corpusgen.spec import problems, read_yaml
+from corpusgen.teachers.table import EndpointRow
 
 _NEVER_SAFE: Final = frozenset({408, 409, 429})
 """Statuses that may follow work that was done: a timeout, a conflict, a limit counted afterwards."""
@@ -33,11 +34,26 @@ class BillingFact(BaseModel):
     as_of: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
 
 
+class BatchFact(BaseModel):
+    """Who takes batches in which protocol, and for which of a batch's failures it says that it charges nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    provider: str = Field(min_length=1)
+    hosts: tuple[str, ...] = Field(min_length=1, description="Host names; * stands for any part")
+    protocol: Literal["openai", "anthropic"]
+    unbilled: tuple[Literal["errored", "expired", "canceled"], ...]
+    source: str = Field(min_length=1)
+    as_of: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
     version: Literal["corpusgen.endpoints/1"] = Field(alias="schema")
     billing: tuple[BillingFact, ...]
+    batches: tuple[BatchFact, ...] = ()
+    endpoints: tuple[EndpointRow, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +70,11 @@ class Billing:
         return not 400 <= status < 500 or status in _NEVER_SAFE
 
 
+    def without_charge(self, statuses: Iterable[int]) -> Billing:
+        """The same, for somebody who knows of these that nothing is charged after them."""
+        return Billing(known={**self.known, **dict.fromkeys(statuses, False)})
+
+
 NOTHING_KNOWN: Final = Billing(known={})
 
 
@@ -68,14 +89,39 @@ def billing_of(provider: str, host: str, facts: Iterable[BillingFact]) -> Billin
 
 def load_facts(path: Path) -> tuple[BillingFact, ...]:
     """The facts in a YAML file. Raises SpecError with the line of each mistake."""
+    return _load(path).billing
+
+
+def load_rows(path: Path) -> tuple[EndpointRow, ...]:
+    """The servers in a YAML file. Raises SpecError with the line of each mistake."""
+    return _load(path).endpoints
+
+
+def _load(path: Path) -> _Table:
     value, lines = read_yaml(path)
     try:
-        return _Table.model_validate_json(orjson.dumps(value)).billing
+        return _Table.model_validate_json(orjson.dumps(value))
     except ValidationError as error:
         raise SpecError(*problems(path, lines, error, _Table)) from error
 
 
-@cache
 def shipped_facts() -> tuple[BillingFact, ...]:
     """The facts that come with corpusgen."""
-    return load_facts(shipped("data/endpoints.yaml"))
+    return _shipped().billing
+
+
+def shipped_rows() -> tuple[EndpointRow, ...]:
+    """The servers that corpusgen knows."""
+    return _shipped().endpoints
+
+
+@cache
+def _shipped() -> _Table:
+    return _load(shipped("data/endpoints.yaml"))
+
+
+def batch_fact(provider: str, host: str) -> BatchFact | None:
+    """What the shipped table says of a provider's batches at a host."""
+    rows = _load(shipped("data/endpoints.yaml")).batches
+    here = (row for row in rows if row.provider == provider and any(fnmatchcase(host.lower(), at) for at in row.hosts))
+    return next(here, None)

@@ -25,9 +25,10 @@ from corpusgen.errors import NotSent, RequestRefused, TeacherError, TeacherFault
 from corpusgen.records import Completion, Message, Reply, Request
 from corpusgen.spec import TeacherSpec
 from corpusgen.teachers.endpoint import tokens_bound
+from corpusgen.teachers.reading import believed, body_of, only, read_choices
 from corpusgen.teachers.teacher import Capabilities, Offer, TeacherCard
 from corpusgen.teachers.transport import Clock, Transport
-from corpusgen.teachers.wire import PATHS, read_completion, request_body
+from corpusgen.teachers.wire import PATHS
 
 RUNTIME: Final = "xllamacpp"
 RUNTIME_VERSION: Final = "2026.10.11549"
@@ -174,7 +175,12 @@ class Embedded:
 
     def read(self, request: Request, reply: Reply) -> Completion:
         """The answer in a reply."""
-        return read_completion(reply.body, api=request.api, request_id=reply.request_id, tokenizer=self.card.identity)
+        return only(self.read_choices(request, reply))
+
+    def read_choices(self, request: Request, reply: Reply) -> tuple[Completion, ...]:
+        """Every answer in a reply."""
+        read = read_choices(request, reply, tokenizer=self.card.identity)
+        return believed(read, request, lambda: self.input_tokens_bound(request))
 
     async def aclose(self) -> None:
         """End the server processes."""
@@ -233,10 +239,10 @@ class _Server:
         if request.messages == self.last_question:
             # All but the last token is cached, and a batch of one token may round otherwise than a longer one: 0.29 on
             # a label's log-probability was seen. Another ending first, and the real one is computed as ever.
-            other = await self.post(path, request_body(_ending_otherwise(request)), timeout_s)
+            other = await self.post(path, body_of(_ending_otherwise(request)), timeout_s)
             spent = other.compute_us or 0
         self.last_question = request.messages
-        reply = await self.post(path, request_body(request), timeout_s)
+        reply = await self.post(path, body_of(request), timeout_s)
         return reply if reply.compute_us is None else replace(reply, compute_us=reply.compute_us + spent)
 
     async def first_token(self, text: str) -> bytes:

@@ -1,23 +1,26 @@
-"""Any OpenAI-compatible server: ``endpoint/<model>`` with a ``base_url``."""
+"""Any OpenAI-compatible server: ``endpoint/<model>`` with a ``base_url``, or by its row's name: ``groq/<model>``."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import orjson
 
-from corpusgen.errors import UsageError
-from corpusgen.records import Completion, Reply, Request, Usage
+from corpusgen.errors import UnsupportedParameter, UsageError
+from corpusgen.records import Api, Completion, Reply, Request
 from corpusgen.spec import TeacherSpec
-from corpusgen.teachers.billing import billing_of, shipped_facts
+from corpusgen.teachers.billing import Billing, billing_of, shipped_facts, shipped_rows
+from corpusgen.teachers.reading import believed, body_of, only, read_choices
+from corpusgen.teachers.table import EndpointRow, ModelFact, row_for
 from corpusgen.teachers.teacher import Capabilities, Offer, TeacherCard
-from corpusgen.teachers.transport import Clock, Transport, secret_from_environment
-from corpusgen.teachers.wire import PATHS, read_completion, request_body
+from corpusgen.teachers.transport import Clock, Secret, Transport, secret_from_environment
+from corpusgen.teachers.wire import PATHS, PLAIN, Dialect
 from corpusgen.tokens import FRAMING, EncodingName, Framing, count_bound, encoding_for
 
 CAPABILITIES: Final = Capabilities(apis=frozenset({"chat", "completion"}), top_logprobs=20, parameters=None)
@@ -28,41 +31,43 @@ IN_FLIGHT: Final = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A server that speaks the OpenAI wire format."""
+    """A server that speaks one of the wire formats."""
 
     card: TeacherCard
     transport: Transport
     encoding: EncodingName | None = None
     """How the model cuts text, where that is known; elsewhere bytes are counted."""
+    dialect: Dialect = PLAIN
+    tool_tokens: int = 0
+    """Input tokens the server may add for tools or a schema, unseen."""
+    paths: Mapping[Api, str] = field(default_factory=lambda: PATHS)
 
     def input_tokens_bound(self, request: Request) -> int:
         """Tokens or bytes of everything sent, and what a chat template may add."""
-        return tokens_bound(self.card, request, self.encoding)
+        hidden = self.tool_tokens if request.tools is not None or request.schema is not None else 0
+        return tokens_bound(self.card, request, self.encoding) + hidden
 
     async def first_tokens(self, labels: Sequence[str]) -> tuple[bytes, ...] | None:
         """None: a server's tokenizer is not to be seen from outside."""
         return None
 
+    def wire(self, request: Request) -> tuple[str, bytes]:
+        """The path after the base URL, and the body that asks a request."""
+        return self.paths[request.api], body_of(request, self.dialect)
+
     async def ask(self, request: Request, *, timeout_s: float) -> Reply:
         """Send the request once."""
-        return await self.transport.post(PATHS[request.api], request_body(request), timeout_s=timeout_s)
+        path, body = self.wire(request)
+        return await self.transport.post(path, body, timeout_s=timeout_s)
 
     def read(self, request: Request, reply: Reply) -> Completion:
-        """The answer in a reply."""
-        read = read_completion(reply.body, api=request.api, request_id=reply.request_id)
-        usage = self._believed(request, read)
-        return read if usage is read.usage else replace(read, usage=usage)
+        """The one answer in a reply."""
+        return only(self.read_choices(request, reply))
 
-    def _believed(self, request: Request, read: Completion) -> Usage:
-        """Token counts, at their worst where the server claims that reading the question or writing text took none."""
-        usage = read.usage
-        if usage.input_tokens and (usage.output_tokens or not read.text):
-            return usage
-        return replace(
-            usage,
-            input_tokens=usage.input_tokens or self.input_tokens_bound(request),
-            output_tokens=usage.output_tokens or (int(request.parameters["max_tokens"]) if read.text else 0),
-        )
+    def read_choices(self, request: Request, reply: Reply) -> tuple[Completion, ...]:
+        """Every answer in a reply."""
+        read = read_choices(request, reply, dialect=self.dialect)
+        return believed(read, request, lambda: self.input_tokens_bound(request))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -71,33 +76,170 @@ class Endpoint:
 
 def connect(spec: TeacherSpec, *, folder: Path, clock: Clock) -> Endpoint:
     """The server a spec names; nothing is sent yet. Raises UsageError naming the field to change."""
-    base = _base(spec.base_url)
-    loopback = is_loopback(base.hostname or "")
-    provider = spec.provider or "unknown"
-    model = spec.name.partition("/")[2]
+    row = row_of(spec)
+    fact = fact_of(row, model_of(spec))
+    if spec.api == "responses" and row is not None and not row.responses:
+        raise UnsupportedParameter(f"api: {row.title} is not known to serve responses; write api: chat")
+    known = capabilities_of(row, fact)
+    return connected(spec, clock, row=row, fact=fact, capabilities=known, chat_api=spec.api or "chat")
+
+
+def offers() -> tuple[Offer, ...]:
+    """What ``teachers list`` says of this kind."""
+    rows = [row for row in shipped_rows() if row.name not in _OWN_FILE]
+    return (
+        Offer(name="endpoint/MODEL", route="api", provider="(spec)", installed=True, free=False),
+        *(offer_of(row) for row in rows),
+    )
+
+
+_OWN_FILE: Final = frozenset({"openai", "anthropic"})
+
+
+def offer_of(row: EndpointRow) -> Offer:
+    """A row of the table as a line of ``teachers list``."""
+    return Offer(
+        name=f"{row.name}/MODEL",
+        route=row.route or "self_hosted",
+        provider=row.provider or "(spec)",
+        installed=True,
+        free=False,
+    )
+
+
+def schemes() -> frozenset[str]:
+    """The names of rows, each of which is a scheme."""
+    return frozenset(row.name for row in shipped_rows())
+
+
+def model_of(spec: TeacherSpec) -> str:
+    """The model's own name."""
+    return spec.name.partition("/")[2]
+
+
+def row_of(spec: TeacherSpec) -> EndpointRow | None:
+    """What the table knows of the server a spec names."""
+    kind = spec.name.partition("/")[0]
+    rows = [row for row in shipped_rows() if row.wire == "chat" or row.name == kind]
+    return row_for(kind, spec.provider, _host(spec.base_url), rows)
+
+
+def fact_of(row: EndpointRow | None, model: str) -> ModelFact | None:
+    """What the table knows of a model at a server."""
+    if row is None:
+        return None
+    like = next((one for one in shipped_rows() if one.name == row.models_like), None)
+    return row.of(model) or (like.of(model) if like is not None else None)
+
+
+def resolved(spec: TeacherSpec) -> TeacherSpec:
+    """The spec with what the table says where the spec is silent: who runs the server, where, which key."""
+    row = row_of(spec)
+    if row is None:
+        return spec
+    base = spec.base_url or row.base_url
+    # The key of one provider goes to nobody else: at another address it must be named.
+    at_home = spec.base_url is None or row.is_at(_host(spec.base_url))
+    loopback = is_loopback(_host(base))
+    return spec.model_copy(
+        update={
+            "base_url": base,
+            "provider": spec.provider or row.provider,
+            "route": spec.route or ("self_hosted" if loopback else row.route),
+            "key_env": spec.key_env or (row.key_env if at_home else None),
+        }
+    )
+
+
+def capabilities_of(row: EndpointRow | None, fact: ModelFact | None) -> Capabilities:
+    """What a server can be asked for, its model's own limits first."""
+    if row is None:
+        return CAPABILITIES
+    no_seed = {} if row.seed else {"seed": f"{row.title} takes none; remove it"}
+    limit = fact.top_logprobs if fact is not None and fact.top_logprobs is not None else row.top_logprobs
+    return Capabilities(
+        apis=frozenset(row.apis),
+        top_logprobs=limit,
+        parameters=None,
+        context_tokens=fact.context_tokens if fact else None,
+        max_output_tokens=fact.max_output_tokens if fact else None,
+        choices=(fact and fact.choices) or row.choices,
+        seed=row.seed is not None,
+        json_schema=(fact and fact.json_schema) or row.json_schema,
+        tools=row.tools,
+        batch=row.batch,
+        trace=(fact and fact.trace) or row.trace,
+        refused={**no_seed, **row.refused, **(fact.refused if fact else {})},
+        only_at_effort_none=frozenset(fact.only_at_effort_none) if fact else frozenset(),
+        as_of=fact.as_of if fact else row.as_of,
+        source=fact.source if fact else row.source,
+    )
+
+
+def connected(
+    spec: TeacherSpec,
+    clock: Clock,
+    *,
+    row: EndpointRow | None,
+    fact: ModelFact | None,
+    capabilities: Capabilities,
+    chat_api: Api = "chat",
+) -> Endpoint:
+    """The teacher at an address, in the words of its row."""
+    chosen = resolved(spec)
+    base = _base(chosen.base_url, row)
+    provider, model, host = chosen.provider or "unknown", model_of(spec), base.hostname or ""
+    version = "" if row is None else spec.api_version or row.api_version or ""
+    if spec.api_version is not None and (row is None or row.api_versions == "none"):
+        raise UsageError(f"api_version: {spec.name} has no versions to choose from; remove it")
     card = TeacherCard(
         name=spec.name,
         identity=f"{provider}@{base.scheme}://{base.netloc.lower()}",
         provider=provider,
         model=model,
-        route=spec.route or ("self_hosted" if loopback else "api"),
-        host=base.hostname or "",
+        route=chosen.route or ("self_hosted" if is_loopback(host) else "api"),
+        host=host,
         weights_sha256=None,
-        capabilities=CAPABILITIES,
+        capabilities=capabilities,
         in_flight=spec.in_flight or IN_FLIGHT,
+        revision=f"api-version {version}" if version else "",
+        chat_api=chat_api,
+        key_env=chosen.key_env,
     )
     transport = Transport(
         base_url=base.geturl().rstrip("/"),
-        secret=secret_from_environment(spec.key_env),
+        secret=_secret(chosen.key_env),
         clock=clock,
-        billing=billing_of(provider, card.host, shipped_facts()),
+        billing=_billing(spec, provider, host),
+        headers={row.version_header: version} if row is not None and row.version_header else {},
+        key_header="Authorization" if row is None else row.key_header,
     )
-    return Endpoint(card=card, transport=transport, encoding=encoding_for(provider, model))
+    return Endpoint(
+        card=card,
+        transport=transport,
+        encoding=encoding_for(provider, model),
+        dialect=PLAIN if row is None else row.dialect(fact),
+        tool_tokens=0 if row is None else row.tool_tokens,
+        paths=_paths(row, base, model, version),
+    )
 
 
-def offers() -> tuple[Offer, ...]:
-    """What ``teachers list`` says of this kind."""
-    return (Offer(name="endpoint/MODEL", route="api", provider="(spec)", installed=True, free=False),)
+def _billing(spec: TeacherSpec, provider: str, host: str) -> Billing:
+    known = billing_of(provider, host, shipped_facts())
+    return known if spec.unbilled is None else known.without_charge(spec.unbilled.statuses)
+
+
+def _paths(row: EndpointRow | None, base: SplitResult, model: str, version: str) -> Mapping[Api, str]:
+    if row is None or row.api_versions != "query" or not version:
+        return PATHS
+    # Azure names the deployment in the path, unless the address is that of its newer, versionless API.
+    before = "" if base.path.rstrip("/").endswith("/v1") else row.versioned_path.format(model=quote(model, safe=""))
+    return {api: f"{before}{path}?api-version={quote(version, safe='')}" for api, path in PATHS.items()}
+
+
+def _secret(name: str | None) -> Secret | None:
+    """The key, if it is set. Whoever sends anything looks at ``card.key_env`` first; a plan needs none."""
+    return secret_from_environment(name) if name is not None and os.environ.get(name, "").strip() else None
 
 
 def tokens_bound(card: TeacherCard, request: Request, encoding: EncodingName | None = None) -> int:
@@ -123,9 +265,17 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _base(url: str | None) -> SplitResult:
+def _host(url: str | None) -> str:
+    try:
+        return (urlsplit(url).hostname or "") if url else ""
+    except ValueError:
+        return ""
+
+
+def _base(url: str | None, row: EndpointRow | None) -> SplitResult:
     if url is None:
-        raise UsageError("base_url: an endpoint teacher needs its address, such as https://host.example/v1")
+        what = "an endpoint teacher" if row is None else row.title
+        raise UsageError(f"base_url: {what} needs its address, such as https://host.example/v1")
     try:
         base = urlsplit(url)
         port_is_fine = base.port is None or base.port > 0

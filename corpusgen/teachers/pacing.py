@@ -1,32 +1,168 @@
-"""One gate in front of everything that is sent to one teacher, fresh work and retries alike."""
+"""One gate in front of everything that is sent to one teacher, fresh work and retries alike.
+
+How fast it lets pass is decided in ``rates``; here people wait in line for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import random
+from collections import deque
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Final, TypeAlias
 
-MAX_PAUSE_S = 120.0
-JITTER_S = 0.25
+from corpusgen.errors import NotSent, RateLimited, TeacherError, TeacherFault, TeacherTimeout
+from corpusgen.records import Reply, Usage
+from corpusgen.teachers.climbing import FREE
+from corpusgen.teachers.limits import Limit, read_limits
+from corpusgen.teachers.rates import Rates, Ticket
+
+LEAD_S: Final = 0.01
+"""How long before its moment somebody is let through, because reserving takes a while too."""
+LOOK_EVERY_S: Final = 0.5
+"""How often the headers of an answer are looked at, once some have been."""
+LOOK_AT_FIRST: Final = 3
+
+_Waiting: TypeAlias = tuple[asyncio.Future[Ticket], int, int]
 
 
 class Pacer:
-    """Holds senders back after the teacher asked for a pause."""
+    """Lets senders through one by one, as fast as the teacher takes it.
 
-    def __init__(self) -> None:
-        self._resume_at = 0.0
+    Without ``unknown`` nobody is held back before the teacher has refused something or has told a limit.
+    """
+
+    def __init__(self, limits: Iterable[Limit] = (), *, unknown: bool = False, rates: Rates | None = None) -> None:
+        self.rates = rates or Rates()
+        if not unknown:
+            self.rates.climb.starting, self.rates.climb.rate = False, FREE
+        self.rates.configure(limits)
+        self._line: deque[_Waiting] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._looked = 0
+        self._look_at = 0.0
+
+    @property
+    def weighs(self) -> bool:
+        """Whether it wants to know how many tokens a request may take."""
+        return bool(self.rates.tokens)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the teacher has been away, or has refused everything, for longer than is worth waiting."""
+        return self.rates.given_up
+
+    @property
+    def sent(self) -> int:
+        """How many have been let through."""
+        return self.rates.count
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits in line."""
+        return bool(self._line)
+
+    def tell_requests(self, per_s: float) -> None:
+        """What another process has heard of the limit."""
+        self._look([Limit(unit="requests", per_s=per_s)], _now())
 
     def pause(self, seconds: float) -> None:
         """Send nothing for so long (at most two minutes)."""
-        self._resume_at = max(self._resume_at, _now() + min(seconds, MAX_PAUSE_S))
+        self.rates.pause(seconds, _now())
 
-    async def turn(self) -> None:
-        """Wait until sending is allowed; those who waited leave spread out, not as one wave."""
-        waited = False
-        while (left := self._resume_at - _now()) > 0:
-            waited = True
-            await asyncio.sleep(left)
-        if waited:
-            await asyncio.sleep(random.uniform(0, JITTER_S))  # noqa: S311 - jitter, not a secret
+    async def turn(self, input_tokens: int = 0, output_tokens: int = 0) -> Ticket:
+        """Wait until sending is allowed; in line, and not as one wave. Hand the ticket back with what came of it."""
+        now = _now()
+        if not self._line:
+            due = self.rates.due(now)
+            if due <= now + LEAD_S:
+                return self.rates.take(due, input_tokens, output_tokens)
+        return await self._wait(input_tokens, output_tokens)
+
+    def early_s(self, ticket: Ticket) -> float:
+        """How much too early it is to send; ready now at 0 or less."""
+        return ticket.at - _now()
+
+    # --- what came of it ---------------------------------------------------------------------------------------------
+
+    def answered(self, ticket: Ticket, reply: Reply, usage: Usage) -> None:
+        """It was answered."""
+        now = _now()
+        if reply.headers and (self._looked < LOOK_AT_FIRST or now >= self._look_at):
+            self._look(read_limits(reply.headers, datetime.now(UTC)), now)
+        self.rates.accepted(ticket, now, usage.input_tokens, usage.output_tokens)
+        if self._line:
+            self._release()
+
+    def failed(self, ticket: Ticket, error: TeacherError) -> None:
+        """It was refused or failed."""
+        now = _now()
+        limits = read_limits(error.headers, datetime.now(UTC)) if error.headers else ()
+        self._look(limits, now)
+        if isinstance(error, RateLimited):
+            self.rates.refused(ticket, now, error.retry_after_s, room=_has_room(limits, self.rates.in_flight))
+        else:
+            outage = isinstance(error, NotSent | TeacherTimeout | TeacherFault)
+            self.rates.failed(ticket, now, error.retry_after_s, outage=outage)
+        self._release()
+
+    def unused(self, ticket: Ticket) -> None:
+        """It was not sent after all."""
+        self.rates.unused(ticket)
+        self._release()
+
+    def share(self, part: float) -> None:
+        """From now on only this part of the limits is ours."""
+        self.rates.claim(part)
+        self._release()
+
+    def _look(self, limits: Iterable[Limit], now: float) -> None:
+        self._looked += 1
+        self._look_at = now + LOOK_EVERY_S
+        self.rates.hear(limits, now)
+
+    # --- the line ----------------------------------------------------------------------------------------------------
+
+    async def _wait(self, input_tokens: int, output_tokens: int) -> Ticket:
+        place: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
+        self._line.append((place, input_tokens, output_tokens))
+        if len(self._line) == 1:
+            self._release()
+        try:
+            return await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.unused(place.result())
+            raise
+
+    def _release(self) -> None:
+        """Let through whoever may go, and come back when the next one may."""
+        line, rates, now = self._line, self.rates, _now()
+        while line:
+            place, input_tokens, output_tokens = line[0]
+            if place.done():
+                line.popleft()
+                continue
+            due = rates.due(now)
+            if due > now + LEAD_S:
+                self._come_back(due - LEAD_S / 2)
+                return
+            line.popleft()
+            place.set_result(rates.take(due, input_tokens, output_tokens))
+
+    def _come_back(self, moment: float) -> None:
+        alarm = self._alarm
+        if alarm is not None and not alarm.cancelled() and _now() < alarm.when() <= moment:
+            return
+        if alarm is not None:
+            alarm.cancel()
+        self._alarm = None if moment == float("inf") else asyncio.get_running_loop().call_at(moment, self._release)
+
+
+def _has_room(limits: Iterable[Limit], in_flight: int) -> bool:
+    """Whether a refusal itself says that no limit was reached."""
+    left = [limit.remaining for limit in limits if limit.remaining is not None]
+    return bool(left) and min(left) > 2 * in_flight + 2
 
 
 def _now() -> float:

@@ -30,9 +30,12 @@ from corpusgen.errors import (
 from corpusgen.records import Completion, Json, Reply, Request
 from corpusgen.spec import TeacherSpec, parse_yaml
 from corpusgen.teachers.endpoint import tokens_bound
+from corpusgen.teachers.reading import believed, body_of, only, read_choices
 from corpusgen.teachers.teacher import Capabilities, Offer, TeacherCard
 from corpusgen.teachers.transport import Clock
-from corpusgen.teachers.wire import read_completion, request_body
+
+MOST_NOTED: Final = 1_000
+"""Requests that a test may look at; a run of a million keeps no more of them."""
 
 CAPABILITIES: Final = Capabilities(apis=frozenset({"chat", "completion"}), top_logprobs=1000, parameters=None)
 
@@ -96,7 +99,7 @@ Sleep = Callable[[float], Awaitable[object]]
 
 @dataclass(kw_only=True)
 class Scripted:
-    """A teacher that follows a rule; ``asked`` lists the requests that reached it."""
+    """A teacher that follows a rule; ``asked`` lists the first thousand requests that reached it."""
 
     rule: Rule
     card: TeacherCard
@@ -114,9 +117,10 @@ class Scripted:
 
     async def ask(self, request: Request, *, timeout_s: float) -> Reply:
         """What the rule says, after the latency it says."""
-        request_body(request)  # Refuses what a real server could not be asked either.
+        body_of(request)  # Refuses what a real server could not be asked either.
         sent = self.clock()
-        self.asked.append(request)
+        if len(self.asked) < MOST_NOTED:
+            self.asked.append(request)
         answer = self.rule(request)
         if isinstance(answer, TeacherError):
             raise answer
@@ -134,7 +138,12 @@ class Scripted:
 
     def read(self, request: Request, reply: Reply) -> Completion:
         """The answer in a reply."""
-        return read_completion(reply.body, api=request.api, request_id=reply.request_id, tokenizer="scripted")
+        return only(self.read_choices(request, reply))
+
+    def read_choices(self, request: Request, reply: Reply) -> tuple[Completion, ...]:
+        """Every answer in a reply."""
+        read = read_choices(request, reply, tokenizer="scripted")
+        return believed(read, request, lambda: self.input_tokens_bound(request))
 
     async def aclose(self) -> None:
         """Nothing to let go of."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from corpusgen.records import Completion, Reply, Request
+from corpusgen.records import Api, Completion, Reply, Request, TraceKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,23 @@ class Capabilities:
     """Parameter names it takes; None means that any may be sent."""
     context_tokens: int | None = None
     max_output_tokens: int | None = None
+    choices: int = 1
+    """Most answers to one call."""
+    seed: bool = True
+    json_schema: Literal["json_schema", "json_object", "none"] = "json_schema"
+    """Whether it keeps to a schema, to JSON of some kind, or to neither."""
+    tools: bool = True
+    batch: bool = False
+    trace: TraceKind | None = None
+    """The reasoning it shows; None: none, or not known."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Parameters it refuses, each with what to do instead."""
+    only_at_effort_none: frozenset[str] = frozenset()
+    """Parameters it takes only where it is told not to reason."""
+    api_version: str = ""
+    as_of: str = ""
+    """The day these facts were read, and where; empty where they are our own."""
+    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +58,11 @@ class TeacherCard:
     """Tokens a server may add to a request beyond its bytes (begin-of-text, chat template)."""
     tokens_per_message: int = 16
     revision: str = ""
-    """Runtime and version, for the record's provenance."""
+    """Runtime and version, or the API version that is asked for, for the record's provenance."""
+    chat_api: Api = "chat"
+    """The wire format in which it is asked what a prompt calls a chat."""
+    key_env: str | None = None
+    """The environment variable that must hold its key before anything is sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +100,10 @@ class Teacher(Protocol):
 
     def read(self, request: Request, reply: Reply) -> Completion:
         """The answer in a reply; the same reply always reads the same."""
+        ...
+
+    def read_choices(self, request: Request, reply: Reply) -> tuple[Completion, ...]:
+        """Every answer in a reply, several where the request's parameters ask for ``n``."""
         ...
 
     async def aclose(self) -> None:

@@ -6,6 +6,7 @@ environment; no retries, because each try is reserved by the caller.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,10 @@ import aiohttp
 import orjson
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError, RawResponseMessage
+from aiohttp.streams import StreamReader
 from aiohttp.tracing import Trace
+from yarl import URL
 
 from corpusgen.errors import (
     InvalidAnswer,
@@ -31,6 +35,7 @@ from corpusgen.errors import (
 )
 from corpusgen.records import Reply
 from corpusgen.teachers.billing import NOTHING_KNOWN, Billing
+from corpusgen.teachers.limits import only_limits
 from corpusgen.teachers.wire import shown
 
 MAX_BODY: Final = 64 * 2**20
@@ -46,9 +51,11 @@ _SPENT: Final = frozenset(
         "organization_usage_limit_exceeded",
         "organization_spend_limit_exceeded",
         "project_spend_limit_exceeded",
+        "enforced_spend_limit_reached",
     }
 )
-"""OpenAI's words for it (help.openai.com, article 5955604, read 2026-11-21); others have copied the first."""
+"""OpenAI's words for it (help.openai.com, article 5955604, read 2026-11-21), of which others have copied the first;
+the last is Anthropic's (learn.microsoft.com, Dev Proxy, "Anthropic 529 overloaded_error", read 2026-11-22)."""
 
 _MAX_ERROR_BODY: Final = 64 * 2**10
 _CONNECT_S: Final = 10.0
@@ -89,7 +96,9 @@ def secret_from_environment(name: str | None) -> Secret | None:
         return None
     value = os.environ.get(name, "").strip()
     if not value:
-        raise UsageError(f"key_env: the environment variable {name!r} is not set; export it or remove key_env")
+        raise UsageError(
+            f"key_env: the environment variable {name!r} is not set; export it, or name another with key_env"
+        )
     if not value.isascii() or not value.isprintable():
         raise UsageError(f"key_env: the environment variable {name!r} holds characters no key has; export it again")
     return Secret(value)
@@ -97,7 +106,11 @@ def secret_from_environment(name: str | None) -> Secret | None:
 
 @dataclass(kw_only=True)
 class Transport:
-    """One session; opened by the first call, closed by ``aclose``."""
+    """One session; opened by the first call, closed by ``aclose``.
+
+    aiohttp keeps the connections and reads what comes; the request is written by ourselves. Its own client makes half a
+    dozen objects of every call and follows redirects, cookies and proxies, none of which may happen here.
+    """
 
     base_url: str
     clock: Clock
@@ -105,35 +118,71 @@ class Transport:
     billing: Billing = NOTHING_KNOWN
     max_body: int = MAX_BODY
     keep_alive: bool = True
-    _session: aiohttp.ClientSession | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """What every request carries besides the usual; a name given here takes the place of ours."""
+    key_header: str = "Authorization"
+    """Where the key goes: as a bearer under this name, plain under any other."""
+    hidden: list[Secret] = field(default_factory=list, repr=False)
+    """Other secrets that go out with a request, such as a token of somebody who signed in; kept no more than the key."""
+    _connector: _Connector | None = field(default=None, repr=False)
+    _routes: dict[str, _Route] = field(default_factory=dict, repr=False)
 
     async def post(self, path: str, body: bytes, *, timeout_s: float) -> Reply:
         """The reply to one POST. Raises a TeacherError for everything that is not a whole HTTP 200."""
+        route = self._routes.get(path) or self._route(path)
+        return await self._sent(route, route.head + b"%d\r\n\r\n" % len(body) + body, timeout_s)
+
+    async def send(self, request: bytes, *, timeout_s: float) -> Reply:
+        """The reply to one whole request that somebody else has written, head and body, at the base URL's server."""
+        return await self._sent(self._routes.get("") or self._route(""), request, timeout_s)
+
+    async def _sent(self, route: _Route, request: bytes, timeout_s: float) -> Reply:
         heard: list[str | None] = []
         try:
-            return await self._post(path, body, timeout_s, heard)
-        except (aiohttp.ClientError, OSError) as error:
+            return await self._answered(route, request, timeout_s, heard)
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             failure = self._mapped(error, timeout_s)
         except TeacherError as error:
             error.request_id = heard[0] if heard else None
             raise
         failure.request_id = heard[0] if heard else None
-        # Raised out here because aiohttp's errors carry the request's headers, and with them the key.
+        # Raised out here because aiohttp's errors may carry the request's headers, and with them the key.
         raise failure
 
-    async def _post(self, path: str, body: bytes, timeout_s: float, heard: list[str | None]) -> Reply:
+    async def _answered(self, route: _Route, request: bytes, timeout_s: float, heard: list[str | None]) -> Reply:
         sent = self.clock()
-        # Well before the whole time is over, so that a connection nobody takes is known as a call that was not sent.
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(_CONNECT_S, timeout_s / 2))
-        url = self.base_url + path
-        async with self._open().post(url, data=body, timeout=timeout, allow_redirects=False) as response:
-            name = _request_id(response)
-            heard.append(None if name is None else self._masked(name))
-            raw = await _limited(response, self.max_body if response.status == 200 else _MAX_ERROR_BODY)
-            if response.status != 200:
-                raise self._failure(response, raw)
+        async with asyncio.timeout(timeout_s):
+            connection = await self._connected(route, timeout_s)
+            try:
+                head, content = await _exchange(connection, request)
+                name = _request_id(head.headers)
+                heard.append(None if name is None else self._masked(name))
+                raw = await _limited(content, head.code, self.max_body if head.code == 200 else _MAX_ERROR_BODY)
+            except BaseException:
+                connection.close()
+                raise
+        connection.release()
+        if head.code != 200:
+            raise self._failure(head, raw)
         received = self.clock()
-        return Reply(body=self._without_key(raw), request_id=heard[0], sent_time=sent, received_time=received)
+        return Reply(
+            body=self._without_key(raw),
+            request_id=heard[0],
+            sent_time=sent,
+            received_time=received,
+            headers=head.headers,
+        )
+
+    async def _connected(self, route: _Route, timeout_s: float) -> Connection:
+        # Well before the whole time is over, so that a connection nobody takes is known as a call that was not sent.
+        timeout = route.timeout
+        if timeout.sock_connect is None or timeout_s < 2 * timeout.sock_connect:
+            timeout = aiohttp.ClientTimeout(sock_connect=min(_CONNECT_S, timeout_s / 2))
+        connector = self._open()
+        try:
+            return await connector.connect(route.opening, [], timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError from error
 
     def _mapped(self, error: Exception, timeout_s: float) -> TeacherError:
         # The order matters: TimeoutError is an OSError, and a connection's time-out is both a TimeoutError and unsent.
@@ -148,31 +197,51 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close the session's connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._connector is not None:
+            await self._connector.close()
+            self._connector = None
+            self._routes.clear()
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "corpusgen"}
-            if self.secret is not None:
-                headers["Authorization"] = f"Bearer {self.secret.reveal()}"
-            self._session = aiohttp.ClientSession(
-                headers=headers,
-                # How many calls run at once is the caller's decision: a second limit here would hide waiting.
-                connector=_Connector(limit=0, **(_KEPT if self.keep_alive else _CLOSED)),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
-        return self._session
+    def _open(self) -> _Connector:
+        if self._connector is None:
+            # How many calls run at once is the caller's decision: a second limit here would hide waiting.
+            self._connector = _Connector(limit=0, **(_KEPT if self.keep_alive else _CLOSED))
+        return self._connector
 
-    def _failure(self, response: aiohttp.ClientResponse, raw: bytes) -> TeacherError:
+    def _route(self, path: str) -> _Route:
+        url = URL(self.base_url + path)
+        opening = aiohttp.ClientRequest("POST", url, loop=asyncio.get_running_loop())
+        route = _Route(opening=opening, head=self._head(url), timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_S))
+        self._routes[path] = route
+        return route
+
+    def _head(self, url: URL) -> bytes:
+        """Everything of a request before the length of its body."""
+        headers = {
+            "Host": url.host_port_subcomponent or "",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",
+            "User-Agent": "corpusgen",
+            "Content-Type": "application/json",
+            **({} if self.keep_alive else {"Connection": "close"}),
+            **self.headers,
+        }
+        if self.secret is not None:
+            bearer = "Bearer " if self.key_header == "Authorization" else ""
+            headers[self.key_header] = bearer + self.secret.reveal()
+        lines = [f"POST {url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        if any(not line.isprintable() or not line.isascii() for line in lines):
+            raise UsageError(f"base_url: {self.base_url!r} or a header holds characters HTTP has none for")
+        return "\r\n".join([*lines, "Content-Length: "]).encode()
+
+    def _failure(self, response: RawResponseMessage, raw: bytes) -> TeacherError:
         failure = self._classified(response, raw)
-        failure.billable = self.billing.may_charge(response.status)
+        failure.headers = only_limits(response.headers)
+        failure.billable = self.billing.may_charge(response.code)
         return failure
 
-    def _classified(self, response: aiohttp.ClientResponse, raw: bytes) -> TeacherError:
-        status = response.status
+    def _classified(self, response: RawResponseMessage, raw: bytes) -> TeacherError:
+        status = response.code
         message = f"HTTP {status} from {self.base_url}: {provider_message(self._without_key(raw))}"
         if 300 <= status < 400:
             where = shown(self._masked(response.headers.get("Location", "")))
@@ -180,19 +249,24 @@ class Transport:
         if status < 300:
             return InvalidAnswer(message, status=status)
         pause = retry_after(response.headers, self.clock())
-        if status == 429 and _spent(raw):
+        told = response.headers.get("x-should-retry")  # OpenAI and Anthropic know better than a status can say
+        if (status == 429 and _spent(raw)) or told == "false":
             return RequestRefused(message, status=status)
         if status in (429, 529):
             return RateLimited(message, retry_after_s=pause, status=status)
-        if status in (408, 409) or status >= 500:
+        if status in (408, 409) or status >= 500 or told == "true":
             return TeacherFault(message, retry_after_s=pause, status=status)
         return RequestRefused(message, status=status)
 
     def _masked(self, text: str) -> str:
+        for secret in self.hidden:
+            text = secret.masked(text)
         return text if self.secret is None else self.secret.masked(text)
 
     def _without_key(self, raw: bytes) -> bytes:
         # Answers are kept in the journal; a server that echoes its headers must not bring the key there.
+        for secret in self.hidden:
+            raw = raw.replace(secret.reveal().encode(), b"***")
         return raw if self.secret is None else raw.replace(self.secret.reveal().encode(), b"***")
 
 
@@ -211,18 +285,47 @@ class _Connector(aiohttp.TCPConnector):
         return None
 
 
-async def _limited(response: aiohttp.ClientResponse, limit: int) -> bytes:
+@dataclass(frozen=True, kw_only=True)
+class _Route:
+    """What is the same for every request to one path."""
+
+    opening: aiohttp.ClientRequest
+    """Says where to connect; it is never sent."""
+    head: bytes = field(repr=False)
+    timeout: aiohttp.ClientTimeout
+
+
+async def _exchange(connection: Connection, request: bytes) -> tuple[RawResponseMessage, StreamReader]:
+    """Send a request and read the answer's head."""
+    protocol = connection.protocol
+    if protocol is None or protocol.transport is None:
+        raise aiohttp.ServerDisconnectedError
+    protocol.set_response_params(read_until_eof=True)
+    protocol.transport.write(request)
+    head, content = await protocol.read()
+    while 100 <= head.code < 200 and head.code != 101:  # a server may say that the answer is still to come
+        head, content = await protocol.read()
+    return head, content
+
+
+async def _limited(content: StreamReader, status: int, limit: int) -> bytes:
+    if content.is_eof():  # it came in one piece, as most answers do
+        raw = content.read_nowait(-1)
+        return raw if len(raw) <= limit else _too_large(status, limit, [raw])
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
+    async for chunk in content.iter_any():
         size += len(chunk)
-        if size > limit:
-            response.close()
-            if response.status != 200:
-                break
-            raise InvalidAnswer(f"the answer is larger than {limit} bytes", status=response.status)
         chunks.append(chunk)
-    return b"".join(chunks) if len(chunks) != 1 else chunks[0]
+        if size > limit:
+            return _too_large(status, limit, chunks)
+    return b"".join(chunks)
+
+
+def _too_large(status: int, limit: int, chunks: list[bytes]) -> bytes:
+    if status == 200:
+        raise InvalidAnswer(f"the answer is larger than {limit} bytes", status=status)
+    return b"".join(chunks)[:limit]
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -230,7 +333,8 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     seconds = _number(headers.get("retry-after-ms"))
     seconds = seconds / 1000 if seconds is not None else _number(headers.get("Retry-After"))
     if seconds is None:
-        seconds = _until(headers.get("Retry-After"), now)
+        # Counted from the server's own time, where it tells it: one of the two clocks may be wrong.
+        seconds = _until(headers.get("Retry-After"), _moment(headers.get("Date")) or now)
     return None if seconds is None else min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
 
 
@@ -243,11 +347,16 @@ def _number(text: str | None) -> float | None:
 
 
 def _until(text: str | None, now: datetime) -> float | None:
+    moment = _moment(text)
+    return None if moment is None else moment.timestamp() - now.timestamp()
+
+
+def _moment(text: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text or "")
     except (ValueError, OverflowError):
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def provider_message(raw: bytes) -> str:
@@ -266,11 +375,13 @@ def _spent(raw: bytes) -> bool:
     """Whether a 429 says that there is no money left, which waiting does not mend."""
     try:
         error = orjson.loads(raw)["error"]
-        return not _SPENT.isdisjoint((error.get("code"), error.get("type")))
+        details = error.get("details")
+        code = details.get("error_code") if isinstance(details, dict) else None
+        return not _SPENT.isdisjoint((error.get("code"), error.get("type"), code))
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         return False
 
 
-def _request_id(response: aiohttp.ClientResponse) -> str | None:
-    found = response.headers.get("x-request-id") or response.headers.get("request-id")
+def _request_id(headers: Mapping[str, str]) -> str | None:
+    found = headers.get("x-request-id") or headers.get("request-id") or headers.get("x-amzn-requestid")
     return found[:200] if found and found.isprintable() else None

@@ -1,23 +1,34 @@
-"""The OpenAI wire format: a request as the bytes to send, a reply as a completion that may be believed.
+"""OpenAI's chat and completions: a request as the bytes to send, a reply as completions that may be believed.
 
-Everything a server may get wrong on HTTP 200 is checked here and nowhere else; inside, nobody checks again.
+Everything a server may get wrong on HTTP 200 is checked here, and in ``responses_wire`` and ``messages_wire`` for the
+other two formats; inside, nobody checks again. Reading is pure: the same bytes read the same at any later time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
+from functools import partial
 from typing import Any, Final, Literal, NoReturn
 
 import orjson
 
 from corpusgen.errors import InvalidAnswer, RequestRefused
-from corpusgen.records import Completion, FinishReason, Json, Request, TokenLogprobs, TraceKind, Usage
+from corpusgen.records import Api, Completion, FinishReason, Json, Request, TokenLogprobs, TraceKind, Usage
 
-PATHS: Final = {"chat": "/chat/completions", "completion": "/completions"}
+PATHS: Final[Mapping[Api, str]] = {
+    "chat": "/chat/completions",
+    "completion": "/completions",
+    "responses": "/responses",
+    "messages": "/messages",
+}
 """Where each kind of request goes, after the base URL."""
 
 # What no model bills for one answer; beyond it a count is a fault, not a price.
 _MOST_TOKENS: Final = 1_000_000_000
+_MOST_DOLLARS: Final = 1_000_000
 # llama.cpp and vLLM write -9999 or the lowest float where a probability is 0 or was not computed.
 _NO_LOGPROB: Final = -9999.0
 # A server's single-precision softmax may pass 1 by a rounding error, and by no more.
@@ -25,11 +36,17 @@ _ROUNDING: Final = 0.01
 
 _LONGEST_NAME: Final = 200
 
+_HOURS: Final = re.compile(r"ttl_\d+h(_tokens)?")
+
 _FINISH: Final[dict[str, FinishReason]] = {
     "stop": "stop",
+    "eos": "stop",
     "eos_token": "stop",
+    "end_turn": "stop",
     "stop_sequence": "stop",
     "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
@@ -37,25 +54,60 @@ _FINISH: Final[dict[str, FinishReason]] = {
 }
 
 
-def request_body(request: Request) -> bytes:
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """What one server calls otherwise than OpenAI's chat completions do."""
+
+    max_tokens: str = "max_tokens"
+    seed: str = "seed"
+    schema: Literal["json_schema", "json_object", "none"] = "json_schema"
+    """``json_object``: the server promises JSON, not which; ``none``: the prompt must ask for it."""
+    logprobs: Literal["top_logprobs", "number"] = "top_logprobs"
+    """``number``: ``logprobs`` itself is how many runners-up are wanted."""
+    body: Mapping[str, Json] = field(default_factory=dict)
+    """Sent with every request."""
+    trace: TraceKind = "raw"
+    """What its reasoning field holds."""
+    cost_is_bill: bool = False
+    """``usage.cost`` is what is charged, in dollars."""
+    reasons: bool = False
+    """The model is known to reason, so its trace is asked for where that has to be said."""
+
+
+PLAIN: Final = Dialect()
+
+
+def request_body(request: Request, dialect: Dialect = PLAIN) -> bytes:
     """The JSON a server is sent. Raises RequestRefused for what this wire format cannot say."""
     body: dict[str, Json] = {"model": request.model, **request.parameters}
     if request.api == "completion":
         _completion(request, body)
     else:
-        _chat(request, body)
+        _chat(request, body, dialect)
+    if dialect is not PLAIN:
+        _spell(body, dialect)
     return orjson.dumps(body)
 
 
-def _chat(request: Request, body: dict[str, Json]) -> None:
+def _chat(request: Request, body: dict[str, Json], dialect: Dialect) -> None:
     body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
     if "top_logprobs" in body:
-        body["logprobs"] = True
+        body["logprobs"] = True if dialect.logprobs == "top_logprobs" else body.pop("top_logprobs")
     if request.tools is not None:
         body["tools"] = request.tools
-    if request.schema is not None:
+    if request.schema is not None and dialect.schema == "json_schema":
         schema = {"name": "answer", "strict": True, "schema": request.schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif request.schema is not None and dialect.schema == "json_object":
+        body["response_format"] = {"type": "json_object"}
+
+
+def _spell(body: dict[str, Json], dialect: Dialect) -> None:
+    for ours, theirs in (("max_tokens", dialect.max_tokens), ("seed", dialect.seed)):
+        if ours != theirs and ours in body:
+            body[theirs] = body.pop(ours)
+    for name, value in dialect.body.items():
+        body.setdefault(name, value)
 
 
 def _completion(request: Request, body: dict[str, Json]) -> None:
@@ -70,66 +122,122 @@ def _completion(request: Request, body: dict[str, Json]) -> None:
 
 
 def read_completion(
-    body: bytes, *, api: Literal["chat", "completion"], request_id: str | None = None, tokenizer: str | None = None
+    body: bytes,
+    *,
+    api: Literal["chat", "completion"],
+    request_id: str | None = None,
+    tokenizer: str | None = None,
+    dialect: Dialect = PLAIN,
 ) -> Completion:
-    """The answer in the body of an HTTP 200. Raises InvalidAnswer saying what was found instead."""
-    reply = _object(body)
-    choice = _only_choice(reply)
+    """The one answer in the body of an HTTP 200. Raises InvalidAnswer saying what was found instead."""
+    return read_choices(body, api=api, request_id=request_id, tokenizer=tokenizer, dialect=dialect)[0]
+
+
+def read_choices(
+    body: bytes,
+    *,
+    api: Literal["chat", "completion"],
+    most: int = 1,
+    request_id: str | None = None,
+    tokenizer: str | None = None,
+    dialect: Dialect = PLAIN,
+) -> tuple[Completion, ...]:
+    """The answers in the body of an HTTP 200, one or up to as many as were asked for.
+
+    Of several, those that cannot be read are left out; the others are paid for and good. Raises InvalidAnswer.
+    """
+    reply = reply_object(body)
+    choices = _choices(reply, most)
+    whole: dict[str, Any] = {
+        "usage": _usage(reply.get("usage"), text_or_none(reply, "service_tier"), dialect),
+        "model_served": name_or_none(reply, "model"),
+        "provider_request_id": request_id or name_or_none(reply, "id"),
+        "system_fingerprint": name_or_none(reply, "system_fingerprint"),
+        "upstream": name_or_none(reply, "provider"),
+    }
+    read = _read_text if api == "completion" else _read_message
+    if len(choices) == 1:
+        return (read(choices[0], 0, whole, tokenizer, dialect),)
+    return readable([partial(read, choice, at, whole, tokenizer, dialect) for at, choice in enumerate(choices)])
+
+
+def readable(reads: Sequence[Callable[[], Completion]]) -> tuple[Completion, ...]:
+    """What can be read of several answers. Raises the first InvalidAnswer if nothing can."""
+    found: list[Completion] = []
+    failures: list[InvalidAnswer] = []
+    for read in reads:
+        try:
+            found.append(read())
+        except InvalidAnswer as error:
+            failures.append(error)
+    if not found:
+        raise failures[0]
+    return tuple(found)
+
+
+def _read_text(given: Json, index: int, whole: dict[str, Any], tokenizer: str | None, dialect: Dialect) -> Completion:
+    choice = mapping(given, "choice")
     finish = _finish_reason(choice)
-    usage = _usage(reply.get("usage"), _text_or_none(reply, "service_tier"))
-    logprobs = _logprobs(choice.get("logprobs"), tokenizer)
-    served, name = _name_or_none(reply, "model"), request_id or _name_or_none(reply, "id")
-    if api == "completion":
-        text = _text(choice.get("text"), "text")
-        return Completion(
-            text=text,
-            finish_reason=finish,
-            usage=usage,
-            logprobs=logprobs,
-            model_served=served,
-            provider_request_id=name,
-        )
-    message = _mapping(choice.get("message"), "message")
-    reasoning, trace_kind = _reasoning(message)
+    return Completion(
+        text=text_of(choice.get("text"), "text"),
+        finish_reason=finish,
+        logprobs=_logprobs(choice.get("logprobs"), tokenizer),
+        choice_index=index,
+        **whole,
+    )
+
+
+def _read_message(
+    given: Json, index: int, whole: dict[str, Any], tokenizer: str | None, dialect: Dialect
+) -> Completion:
+    choice = mapping(given, "choice")
+    finish = _finish_reason(choice)
+    message = mapping(choice.get("message"), "message")
+    reasoning, trace_kind, parts = _reasoning(message, dialect)
+    if trace_kind is None and whole["usage"].reasoning_tokens:
+        trace_kind = "omitted"
     text, finish = _content(message, finish, reasoning)
     return Completion(
         text=text,
         finish_reason=finish,
-        usage=usage,
         reasoning=reasoning,
         trace_kind=trace_kind,
-        logprobs=logprobs,
+        reasoning_parts=parts,
+        refusal=text if finish == "refusal" else None,
+        logprobs=_logprobs(choice.get("logprobs"), tokenizer),
         tool_calls=_tool_calls(message),
-        model_served=served,
-        provider_request_id=name,
+        choice_index=index,
+        **whole,
     )
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def reply_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body, if it is one and no error."""
     try:
         reply = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidAnswer(f"the answer is not JSON ({error}); it begins {shown(body)}") from error
     if not isinstance(reply, dict):
-        _invalid("an object", reply)
+        invalid("an object", reply)
     if reply.get("error"):
         raise InvalidAnswer(f"HTTP 200 with an error: {shown(orjson.dumps(reply['error']))}")
     return reply
 
 
-def _only_choice(reply: dict[str, Any]) -> dict[str, Any]:
+def _choices(reply: dict[str, Any], most: int) -> list[Any]:
     choices = reply.get("choices")
     if not isinstance(choices, list):
-        _invalid("a list of choices", choices)
-    if len(choices) != 1:
-        raise InvalidAnswer(f"exactly one choice is needed, found {len(choices)}")
-    return _mapping(choices[0], "choice")
+        invalid("a list of choices", choices)
+    if not 1 <= len(choices) <= most:
+        wanted = "exactly one choice is" if most == 1 else f"between 1 and {most} choices are"
+        raise InvalidAnswer(f"{wanted} needed, found {len(choices)}")
+    return choices
 
 
 def _finish_reason(choice: dict[str, Any]) -> FinishReason:
     reason = choice.get("finish_reason")
     if not isinstance(reason, str) or reason not in _FINISH:
-        _invalid(f"a finish_reason out of {', '.join(_FINISH)}", reason)
+        invalid(f"a finish_reason out of {', '.join(_FINISH)}", reason)
     return _FINISH[reason]
 
 
@@ -138,80 +246,145 @@ def _content(message: dict[str, Any], finish: FinishReason, reasoning: str | Non
     if isinstance(refusal, str) and refusal:
         return refusal, "refusal"
     content = message.get("content")
-    text = "" if content is None else _text(content, "content")
+    text = "" if content is None else _joined(content)
     lacking = finish == "stop" or (finish == "length" and content is None and reasoning is None)
-    if not text and lacking and not message.get("tool_calls"):
-        _invalid(f"content (finish_reason is {finish!r})", content)
+    if not text and lacking and not (message.get("tool_calls") or message.get("function_call")):
+        invalid(f"content (finish_reason is {finish!r})", content)
     return text, finish
 
 
-def _reasoning(message: dict[str, Any]) -> tuple[str | None, TraceKind | None]:
+def _joined(content: Json) -> str:
+    """The text of a message; Mistral's reasoning models write a list of parts instead."""
+    if type(content) is list and all(isinstance(part, dict) for part in content):
+        return "".join(text_of(part.get("text"), "text") for part in content if part.get("type") == "text")
+    return text_of(content, "content")
+
+
+def _reasoning(message: dict[str, Any], dialect: Dialect) -> tuple[str | None, TraceKind | None, str | None]:
+    """The trace, of which kind it is, and its parts as they came where they came in parts."""
     trace = message.get("reasoning_content") or message.get("reasoning")
-    details = message.get("reasoning_details")
-    kinds = {part.get("type") for part in details if isinstance(part, dict)} if isinstance(details, list) else set()
+    details = message.get("reasoning_details") or message.get("thinking_blocks")
+    parts = [part for part in details if isinstance(part, dict)] if isinstance(details, list) else []
+    if not trace and not parts:
+        thought = _thought(message.get("content"))
+        return (thought, dialect.trace, None) if thought else (None, None, None)
+    kinds = {part.get("type") for part in parts}
+    kept = orjson.dumps(parts).decode() if parts else None
     if not trace:
-        return None, "encrypted" if "reasoning.encrypted" in kinds else None
-    # OpenRouter puts a provider's summary into the field others use for the trace itself; only the details tell.
-    return _text(trace, "reasoning"), "summary" if "reasoning.summary" in kinds else "raw"
+        hidden = not kinds.isdisjoint({"reasoning.encrypted", "redacted_thinking"})
+        return None, "encrypted" if hidden else None, kept
+    # An aggregator puts a provider's summary into the field others use for the trace itself; only the parts tell.
+    # LiteLLM's thinking blocks are Claude's, whose text has been a summary since Claude 4.
+    summary = not kinds.isdisjoint({"reasoning.summary", "thinking"})
+    return text_of(trace, "reasoning"), "summary" if summary else dialect.trace, kept
+
+
+def _thought(content: Json) -> str | None:
+    """What Mistral's reasoning models put among the parts of the content."""
+    if type(content) is not list:
+        return None
+    chunks = [part.get("thinking") for part in content if isinstance(part, dict) and part.get("type") == "thinking"]
+    texts = [chunk.get("text") for inner in chunks if type(inner) is list for chunk in inner if isinstance(chunk, dict)]
+    return "".join(text for text in texts if isinstance(text, str)) or None
 
 
 def _tool_calls(message: dict[str, Any]) -> str | None:
     calls = message.get("tool_calls")
     if not calls:
-        return None
+        old = message.get("function_call")
+        return orjson.dumps([{"type": "function", "function": old}]).decode() if isinstance(old, dict) else None
     if not isinstance(calls, list):
-        _invalid("a list of tool_calls", calls)
+        invalid("a list of tool_calls", calls)
     return orjson.dumps(calls).decode()
 
 
-def _usage(value: Json, service_tier: str | None) -> Usage:
-    usage = _mapping(value, "usage")
-    given = _tokens(usage, "prompt_tokens")
-    answered = max(_tokens(usage, "completion_tokens"), _beyond_input(usage, given))
+def _usage(value: Json, service_tier: str | None, dialect: Dialect) -> Usage:
+    """The tokens of a call. What the server does not say at all is nought and not counted; what it says must fit."""
+    if value is None:
+        return Usage(input_tokens=0, output_tokens=0, service_tier=service_tier, counted=False)
+    usage = mapping(value, "usage")
+    given, said = _told(usage, "prompt_tokens"), _told(usage, "completion_tokens")
+    answered = max(said or 0, _beyond_input(usage, given or 0))
     cached = _detail(usage, "prompt_tokens_details", "cached_tokens") or 0
     written = _detail(usage, "prompt_tokens_details", "cache_write_tokens") or 0
     reasoning = _detail(usage, "completion_tokens_details", "reasoning_tokens")
     lasting = _lasting_writes(usage)
-    if cached + written > given or lasting > written or (reasoning or 0) > answered:
-        raise InvalidAnswer(f"usage contradicts itself: {shown(orjson.dumps(usage))}")
+    output = None if said is None else answered
+    check_usage(usage, given, output, cached=cached, written=written, lasting=lasting, reasoning=reasoning)
     return Usage(
-        input_tokens=given,
+        input_tokens=given or 0,
         output_tokens=answered,
         cached_input_tokens=cached,
         reasoning_tokens=reasoning,
         cache_write_tokens=written,
         cache_write_1h_tokens=lasting,
-        service_tier=service_tier or _text_or_none(usage, "service_tier"),
+        service_tier=service_tier or text_or_none(usage, "service_tier"),
+        counted=given is not None and said is not None,
+        billed_microusd=_billed(usage.get("cost")) if dialect.cost_is_bill else None,
     )
+
+
+def check_usage(
+    usage: Json,
+    given: int | None,
+    answered: int | None,
+    *,
+    cached: int = 0,
+    written: int = 0,
+    lasting: int = 0,
+    reasoning: int | None = None,
+) -> None:
+    """Raise InvalidAnswer if parts are more than their whole; a whole nobody told contradicts nothing."""
+    too_much_input = given is not None and cached + written > given
+    too_much_output = answered is not None and (reasoning or 0) > answered
+    if too_much_input or too_much_output or lasting > written:
+        raise InvalidAnswer(f"usage contradicts itself: {shown(orjson.dumps(usage))}")
+
+
+def _billed(cost: Json) -> int | None:
+    """Dollars as micro-dollars, rounded up; None for what is no price."""
+    if type(cost) not in (int, float) or not 0 <= cost <= _MOST_DOLLARS:
+        return None
+    return int((Decimal(str(cost)) * 1_000_000).to_integral_value(ROUND_CEILING))
+
+
+def _told(usage: dict[str, Any], name: str) -> int | None:
+    return None if usage.get(name) is None else count_of(usage, name)
 
 
 def _beyond_input(usage: dict[str, Any], given: int) -> int:
     """Tokens the total holds besides the input: some leave thoughts out of completion_tokens, none out of the bill."""
     known = given and usage.get("total_tokens") is not None
-    return max(0, _tokens(usage, "total_tokens") - given) if known else 0
+    return max(0, count_of(usage, "total_tokens") - given) if known else 0
 
 
 def _lasting_writes(usage: dict[str, Any]) -> int:
     """Cache writes kept for an hour or longer, out of those a server lists by their time to live."""
     details = usage.get("prompt_tokens_details")
-    listed = None if details is None else _mapping(details, "prompt_tokens_details").get("cache_write_tokens_details")
+    return 0 if details is None else lasting_writes(mapping(details, "prompt_tokens_details"))
+
+
+def lasting_writes(details: dict[str, Any]) -> int:
+    """Cache writes kept for an hour or longer, in the details of the input."""
+    listed = details.get("cache_write_tokens_details")
     if listed is None:
         return 0
-    by_life = _mapping(listed, "cache_write_tokens_details")
-    return sum(_tokens(by_life, name) for name in by_life if name.startswith("ttl_") and name.endswith("h"))
+    by_life = mapping(listed, "cache_write_tokens_details")
+    return sum(count_of(by_life, name) for name in by_life if _HOURS.fullmatch(name))
 
 
 def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
     details = usage.get(group)
-    if details is None or _mapping(details, group).get(name) is None:
+    if details is None or mapping(details, group).get(name) is None:
         return None
-    return _tokens(details, name)
+    return count_of(details, name)
 
 
-def _tokens(counts: dict[str, Any], name: str) -> int:
+def count_of(counts: dict[str, Any], name: str) -> int:
+    """A number of tokens that can be one."""
     number = counts.get(name)
     if type(number) is not int or not 0 <= number <= _MOST_TOKENS:
-        _invalid(f"a count of tokens in usage.{name}", number)
+        invalid(f"a count of tokens in usage.{name}", number)
     return number
 
 
@@ -223,13 +396,14 @@ def _logprobs(value: Json, tokenizer: str | None) -> TokenLogprobs | None:
         return None
     try:
         if "content" in value:
-            return _chat_logprobs(value["content"], tokenizer) if value["content"] else None
+            return chat_logprobs(value["content"], tokenizer) if value["content"] else None
         return _legacy_logprobs(value, tokenizer) if value["tokens"] else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidAnswer(f"logprobs have an unknown shape ({error!r}): {shown(_dumped(value))}") from error
 
 
-def _chat_logprobs(content: list[dict[str, Any]], tokenizer: str | None) -> TokenLogprobs:
+def chat_logprobs(content: list[dict[str, Any]], tokenizer: str | None) -> TokenLogprobs:
+    """Log-probabilities in the shape of chat and responses, one entry a token."""
     ranked = [token.get("top_logprobs") or () for token in content]
     runners_up = [entry for entries in ranked for entry in entries]
     return TokenLogprobs(
@@ -309,26 +483,29 @@ def shown(raw: bytes | str, limit: int = 200) -> str:
     return repr(line if len(line) <= limit else line[: limit - 1] + "…")
 
 
-def _mapping(value: Json, name: str) -> dict[str, Any]:
+def mapping(value: Json, name: str) -> dict[str, Any]:
+    """An object, or InvalidAnswer."""
     if not isinstance(value, dict):
-        _invalid(f"an object as {name}", value)
+        invalid(f"an object as {name}", value)
     return value
 
 
-def _text(value: Json, name: str) -> str:
+def text_of(value: Json, name: str) -> str:
+    """Text, or InvalidAnswer."""
     if not isinstance(value, str):
-        _invalid(f"text as {name}", value)
+        invalid(f"text as {name}", value)
     return value
 
 
-def _text_or_none(reply: dict[str, Any], name: str) -> str | None:
+def text_or_none(reply: dict[str, Any], name: str) -> str | None:
+    """Text of at least one letter, or None."""
     value = reply.get(name)
     return value if isinstance(value, str) and value else None
 
 
-def _name_or_none(reply: dict[str, Any], name: str) -> str | None:
+def name_or_none(reply: dict[str, Any], name: str) -> str | None:
     """A name fit for a record; what is no name, or would drive a terminal, is none."""
-    value = _text_or_none(reply, name)
+    value = text_or_none(reply, name)
     return value if value is not None and len(value) <= _LONGEST_NAME and value.isprintable() else None
 
 
@@ -336,5 +513,6 @@ def _dumped(value: Json) -> bytes:
     return orjson.dumps(value)
 
 
-def _invalid(needed: str, found: Json) -> NoReturn:
+def invalid(needed: str, found: Json) -> NoReturn:
+    """Say what was needed and what was found instead."""
     raise InvalidAnswer(f"the answer needs {needed}, found {shown(_dumped(found))}")

@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from corpusgen import fanout
 from corpusgen.budget import ledger, rate
-from corpusgen.budget.ledger import Amounts, Intent, Ledger, Reservation
+from corpusgen.budget.amounts import Amounts
+from corpusgen.budget.ledger import Intent, Ledger, Reservation
 from corpusgen.errors import CorpusgenError, TeacherError, TeacherTimeout
 from corpusgen.journal import Transaction
 from corpusgen.records import Request
@@ -36,9 +37,9 @@ def check_then_spend() -> AbstractContextManager[None]:
     sound_check, sound_once = ledger._check, Ledger._ask_once
     checking = True
 
-    def only_when_checking(*given: Any) -> None:
+    def only_when_checking(*given: Any, **named: Any) -> None:
         if checking:
-            sound_check(*given)
+            sound_check(*given, **named)
 
     async def ask_once(self: Ledger, operation: Any) -> Reservation:
         nonlocal checking
@@ -136,7 +137,14 @@ def lost_answer() -> AbstractContextManager[None]:
 
 def overrun_claim() -> AbstractContextManager[None]:
     """Two owners of one claim: nobody looks whether another process is asking the same."""
-    return _patched(fanout, "claim_on", lambda *_: None)
+
+    @contextmanager
+    def neither() -> Iterator[None]:
+        unseen = "select exists(select 1 from answers where request_key = ?), ? is null"
+        with _patched(fanout, "claim_on", lambda *_: None), _patched(fanout, "_NEEDLESS", unseen):
+            yield
+
+    return neither()
 
 
 def stale_claim() -> AbstractContextManager[None]:

@@ -16,9 +16,9 @@ from corpusgen.corpus import Clock
 from corpusgen.errors import NotSent, RateLimited, RequestRefused, TeacherFault, TeacherTimeout
 from corpusgen.records import Completion, Reply, Request
 from corpusgen.teachers.endpoint import tokens_bound
+from corpusgen.teachers.reading import believed, only, read_choices
 from corpusgen.teachers.scripted import CAPABILITIES
 from corpusgen.teachers.teacher import TeacherCard
-from corpusgen.teachers.wire import read_completion
 
 MTOK = 1_000_000
 PRICES = {
@@ -173,6 +173,10 @@ class Simulated:
     async def first_tokens(self, labels: Sequence[str]) -> tuple[bytes, ...] | None:
         return tuple(f" {label}".encode() for label in labels)
 
+    def read_choices(self, request: Request, reply: Reply) -> tuple[Completion, ...]:
+        read = read_choices(request, reply, tokenizer="simulated")
+        return believed(read, request, lambda: self.input_tokens_bound(request))
+
     async def ask(self, request: Request, *, timeout_s: float) -> Reply:
         kind = self.provider.draw()
         if kind == "not_sent":
@@ -200,13 +204,13 @@ class Simulated:
         if takes_s > timeout_s:
             raise TeacherTimeout(f"no whole answer within {timeout_s:g} s")
         _fail(kind, dice)
-        sent.arrived = kind in ("answer", "usage_absurd")
+        sent.arrived = kind in ("answer", "usage_absurd", "usage_missing")
         return Reply(
             body=_body(truth, kind), request_id=f"id-{sent.call_id}", sent_time=started, received_time=self.clock()
         )
 
     def read(self, request: Request, reply: Reply) -> Completion:
-        return read_completion(reply.body, api=request.api, request_id=reply.request_id, tokenizer="simulated")
+        return only(self.read_choices(request, reply))
 
     async def aclose(self) -> None:
         """Nothing to let go of."""

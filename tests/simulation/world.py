@@ -17,7 +17,8 @@ from typing import Any, Literal
 from flow_samples import cap, prompt
 
 from corpusgen.assemble import RunFacts
-from corpusgen.budget.ledger import UNITS, Cap, Ledger, balances
+from corpusgen.budget.amounts import UNITS
+from corpusgen.budget.ledger import Cap, Ledger, balances
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import BudgetExhausted, Interrupted, TeacherError
 from corpusgen.fanout import Asker, answers

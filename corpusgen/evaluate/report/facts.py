@@ -97,6 +97,15 @@ class Spend:
     from_cache: int = 0
     saved_microusd: int = 0
     free_teacher: bool = False
+    compute_us: tuple[int, int, int] = (0, 0, 0)
+    """Processor time of one's own machines: settled, unconfirmed, promised."""
+    cap_compute_us: int | None = None
+    trained_us: int = 0
+    """How much of it students took to learn."""
+    compute_microusd: int | None = None
+    """What it is worth to its owner; billed by nobody, and in none of the figures above."""
+    wall_us: int = 0
+    cap_wall_us: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,18 +253,23 @@ class MillionRow:
 class Cost:
     """Processor milliseconds per item, measured in this run, and what a million items would cost.
 
-    ``break_even_items`` is how many items the student must answer to earn back teaching it; infinity means never.
+    A teacher on somebody else's machine has no processor time and no ratio. ``break_even_items`` is how many items the
+    student must answer to earn back teaching it; infinity means never. ``teacher_microusd`` and ``student_microusd``
+    are for one item, ``fixed_microusd`` is what the teaching came to.
     """
 
-    teacher_cpu_ms: float
+    teacher_cpu_ms: float | None
     student_cpu_ms: float
     student_cpu_ms_batch1: float
-    ratio: float
-    ratio_batch1: float
+    ratio: float | None
+    ratio_batch1: float | None
     items_measured: int
     shadow_microusd_per_cpu_hour: int
     million: tuple[MillionRow, ...]
     break_even_items: float | None = None
+    teacher_microusd: float | None = None
+    student_microusd: float | None = None
+    fixed_microusd: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

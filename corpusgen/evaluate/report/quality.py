@@ -100,7 +100,7 @@ def cost(facts: Cost | None) -> Section | None:
         return None
     chart = figure(
         "Processor time per item",
-        f"Each step of the axis is ten times the one before. Both were measured in this run on "
+        f"Each step of the axis is ten times the one before. {_who(facts)} measured in this run on "
         f"{plural(facts.items_measured, 'item')}.",
         both(partial(_cost_chart, facts), "cost"),
         folded(BEHIND, _cost_table(facts)),
@@ -110,12 +110,18 @@ def cost(facts: Cost | None) -> Section | None:
     )
 
 
-def _cost_rows(facts: Cost) -> tuple[tuple[str, Role, float, float], ...]:
-    return (
-        ("Teacher", "teacher", facts.teacher_cpu_ms, 1.0),
+def _who(facts: Cost) -> str:
+    if facts.teacher_cpu_ms is not None:
+        return "Both were"
+    return "The teacher runs on somebody else’s machine; the student was"
+
+
+def _cost_rows(facts: Cost) -> tuple[tuple[str, Role, float, float | None], ...]:
+    students: tuple[tuple[str, Role, float, float | None], ...] = (
         ("Student, one item at a time", "student", facts.student_cpu_ms_batch1, facts.ratio_batch1),
         ("Student, 64 items at a time", "student", facts.student_cpu_ms, facts.ratio),
     )
+    return students if facts.teacher_cpu_ms is None else (("Teacher", "teacher", facts.teacher_cpu_ms, 1.0), *students)
 
 
 def _cost_chart(facts: Cost, width: int, name: str) -> str:
@@ -130,7 +136,7 @@ def _cost_chart(facts: Cost, width: int, name: str) -> str:
 
 def _cost_table(facts: Cost) -> str:
     rows = [
-        (key(role, who), milliseconds(ms), times(ratio) if role == "student" else DASH)
+        (key(role, who), milliseconds(ms), DASH if ratio is None or role == "teacher" else times(ratio))
         for who, role, ms, ratio in _cost_rows(facts)
     ]
     return table(("Who answers", "CPU time per item", "Cheaper than the teacher"), rows)
@@ -153,8 +159,19 @@ def _break_even(facts: Cost) -> str:
     if facts.break_even_items is None:
         return ""
     if not math.isfinite(facts.break_even_items):
-        return paragraph("At these prices the student never earns back what teaching it cost.")
-    return paragraph(f"Teaching the student is earned back after {count(facts.break_even_items)} items.")
+        return paragraph(f"At these prices the student never earns back what teaching it cost{_fixed(facts)}.")
+    return paragraph(
+        f"Teaching the student is earned back after {count(math.ceil(facts.break_even_items))} items{_fixed(facts)}."
+    )
+
+
+def _fixed(facts: Cost) -> str:
+    if facts.fixed_microusd is None or facts.teacher_microusd is None or facts.student_microusd is None:
+        return ""
+    return (
+        f": it cost {dollars(facts.fixed_microusd)}, and a thousand items cost {dollars(1000 * facts.teacher_microusd)}"
+        f" with the teacher and {dollars(1000 * facts.student_microusd)} with the student"
+    )
 
 
 def curve(facts: LearningCurve | None) -> Section | None:

@@ -32,14 +32,14 @@ def _ledger(facts: Spend) -> str:
         if capped
         else ""
     )
-    return _spend_words(facts) + chart + _spend_table(facts)
+    return _spend_words(facts) + chart + _spend_table(facts) + _own_machine(facts)
 
 
 def _spend_words(facts: Spend) -> str:
     told = f"{plural(facts.requests, 'request')} and {count(facts.settled_tokens)} tokens "
     told += f"for {dollars(facts.settled_microusd)}."
     if facts.free_teacher:
-        told += " The spec declares this teacher free; its processor time is not counted as money here."
+        told += " The spec declares this teacher free; its processor time is counted apart from money."
     if facts.unconfirmed_microusd or facts.unconfirmed_tokens:
         told += " Calls with unknown outcome count in full until they are reconciled with the provider’s bill."
     if facts.from_cache:
@@ -55,6 +55,8 @@ def _meters(facts: Spend) -> list[Meter]:
         ("Money", money, facts.cap_microusd, dollars, _apart(money, dollars)),
         ("Tokens", tokens, facts.cap_tokens, count, _apart(tokens, count)),
         ("Requests", (facts.requests, 0, 0), facts.cap_requests, count, sent),
+        ("Processor", facts.compute_us, facts.cap_compute_us, _time, _apart(facts.compute_us, _time)),
+        ("Time", (facts.wall_us, 0, 0), facts.cap_wall_us, _time, f"{_time(facts.wall_us)} worked"),
     )
     return [
         Meter(name=name, parts=_parts(amounts), cap=cap, cap_words=f"cap {show(cap)}", words=told)
@@ -83,8 +85,29 @@ def _spend_table(facts: Spend) -> str:
         ("Money", *map(exact_dollars, money), _cap(facts.cap_microusd, exact_dollars)),
         ("Tokens", *map(count, tokens), _cap(facts.cap_tokens, count)),
         ("Requests", count(facts.requests), DASH, DASH, _cap(facts.cap_requests, count)),
+        *([("Processor time", *map(_time, facts.compute_us), _cap(facts.cap_compute_us, _time))] * _computed(facts)),
+        *([("Time worked", _time(facts.wall_us), DASH, DASH, _cap(facts.cap_wall_us, _time))] * bool(facts.wall_us)),
     )
     return table(("", "Settled", "Unconfirmed", "Promised", "Cap"), rows, stacked=True)
+
+
+def _computed(facts: Spend) -> bool:
+    return any(facts.compute_us) or facts.cap_compute_us is not None
+
+
+def _own_machine(facts: Spend) -> str:
+    """What one's own processor did, and what that is worth: apart from money, because nobody bills it."""
+    if not any(facts.compute_us):
+        return ""
+    told = f"Processor time is that of your own machines: {_time(sum(facts.compute_us))}"
+    told += f", {_time(facts.trained_us)} of it students that learned." if facts.trained_us else "."
+    if facts.compute_microusd is not None:
+        told += f" At your price of an hour it is worth {dollars(facts.compute_microusd)}; no cap in dollars counts it."
+    return paragraph(told, "note")
+
+
+def _time(microseconds: float) -> str:
+    return duration(microseconds / 1e6)
 
 
 def _cap(cap: int | None, show: Callable[[int], str]) -> str:

@@ -8,10 +8,20 @@ from corpusgen.evaluate.report.wording import count, listed, percent, plural, si
 
 def headline(facts: Headline, cost: Cost | None) -> str:
     """The page's first sentence."""
-    cheaper = f" at 1/{count(float(f'{cost.ratio:.3g}'))} of the processor time" if cost and cost.ratio > 1.5 else ""
+    cheaper = _cheaper(cost) if cost else ""
     if facts.retention.value >= 1:
         return f"The student is right at least as often as its teacher{cheaper}"
     return f"The student keeps {percent(facts.retention.value)} of its teacher’s accuracy{cheaper}"
+
+
+def _cheaper(cost: Cost) -> str:
+    if cost.ratio is not None:
+        ratio, of_what = cost.ratio, "processor time"
+    elif cost.teacher_microusd and cost.student_microusd:
+        ratio, of_what = cost.teacher_microusd / cost.student_microusd, "price"
+    else:
+        return ""
+    return f" at 1/{count(float(f'{ratio:.3g}'))} of the {of_what}" if ratio > 1.5 else ""
 
 
 def lede(facts: Headline) -> str:

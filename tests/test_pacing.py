@@ -1,0 +1,267 @@
+"""What the pacer promises: as fast as a server takes it, no faster than it was told, and nobody is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pacing_samples import AtOnce, Client, Result, Server, SlidingWindow, TokenBucket, Unlimited, World, pace
+
+from corpusgen.errors import NotSent, RateLimited
+from corpusgen.records import Reply, Usage
+from corpusgen.teachers.limits import Limit, read_limits, span_s
+from corpusgen.teachers.pacing import Pacer
+from corpusgen.teachers.rates import OUTAGE_PATIENCE_S, OUTAGES, Rates
+from corpusgen.teachers.shares import Note, share_of
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+RATES = (50, 200, 1000)
+SEEDS = range(4)
+
+
+def against_bucket(rate: int, seed: int, *, noise: float = 0.0, seconds: int = 10, **known: float) -> Result:
+    """Ten seconds' worth of prompts against a bucket that holds a tenth of a second's worth."""
+    burst = max(1, rate // 10)
+    draw = random.Random(seed)
+    server = Server(limiter=TokenBucket(per_s=rate, burst=burst), noise=noise, seed=seed, retry_after=lambda: None)
+    prompts = rate * seconds
+    ideal = (prompts / (1 - noise) - burst) / rate
+    return pace(server, prompts=prompts, ideal_s=ideal, seed=seed, lag=lambda: draw.random() * 0.005, **known)
+
+
+# --- servers with limits, in a world where time is a number -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_limit_that_is_told_is_used_and_nothing_is_refused(rate: int, seed: int) -> None:
+    result = against_bucket(rate, seed, told=rate)
+    assert result.fraction >= 0.97
+    assert (result.refused, result.lost) == (0, 0)
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_limit_nobody_tells_is_found_with_few_refusals(rate: int, seed: int) -> None:
+    result = against_bucket(rate, seed)
+    assert result.fraction >= 0.93
+    assert result.refused <= 0.0125
+    assert result.lost == 0
+
+
+@pytest.mark.parametrize("rate", [50, 200])
+def test_in_a_longer_run_refusals_are_rarer_still(rate: int) -> None:
+    result = against_bucket(rate, 0, seconds=60)
+    assert result.fraction >= 0.97
+    assert result.refused <= 0.006
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_limit_in_the_headers_is_not_gone_beyond(rate: int) -> None:
+    result = against_bucket(rate, 0, heard=rate)
+    assert result.fraction >= 0.95
+    assert result.refused == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_refusals_without_a_reason_do_not_slow_down_a_pacer_that_knows_its_limit(seed: int) -> None:
+    result = against_bucket(200, seed, noise=0.3, told=200)
+    assert result.fraction >= 1 / 1.3
+    assert result.lost == 0
+
+
+def test_a_sliding_window_and_a_limit_of_calls_at_once_lose_no_prompt() -> None:
+    window = pace(Server(limiter=SlidingWindow(most=200, window_s=1)), prompts=2000, ideal_s=9)
+    at_once = pace(Server(limiter=AtOnce(most=20)), prompts=2000, ideal_s=2000 * 0.05 / 20, workers=100)
+    assert (window.lost, at_once.lost) == (0, 0)
+    assert window.fraction >= 0.5
+    assert at_once.fraction >= 0.5
+
+
+def test_a_server_without_a_limit_is_soon_asked_as_fast_as_the_workers_can() -> None:
+    result = pace(Server(limiter=Unlimited()), prompts=10_000, ideal_s=10_000 * 0.05 / 256)
+    assert result.refused == 0
+    assert result.fraction >= 0.6
+
+
+def test_an_answer_that_takes_long_is_not_taken_for_a_refusal() -> None:
+    server = Server(limiter=TokenBucket(per_s=50, burst=5), latency_s=5.0)
+    result = pace(server, prompts=3000, ideal_s=60, workers=1000)
+    assert result.fraction >= 0.9
+    assert result.refused <= 0.01
+
+
+# --- what always holds ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(rate=st.integers(1, 500), workers=st.integers(1, 300), seed=st.integers(0, 2**16), latency=st.floats(0.01, 2))
+def test_no_stretch_of_time_holds_more_than_what_was_told_allows(
+    rate: int, workers: int, seed: int, latency: float
+) -> None:
+    rates = Rates(draw=random.Random(seed).random)
+    rates.configure([Limit(unit="requests", per_s=rate)])
+    client = Client(rates=rates, prompts=min(300, rate * 5), workers=workers)
+    World(server=Server(limiter=Unlimited(), latency_s=latency, seed=seed), clients=[client]).run()
+    assert client.answered == client.prompts
+    sent = client.sent_at
+    for first in range(0, len(sent), 7):
+        for last in range(first, len(sent), 11):
+            assert last - first + 1 <= rate * (sent[last] - sent[first] + 0.05) + 1.001
+
+
+@settings(max_examples=40, deadline=None)
+@given(pause=st.floats(1.5, 100), before=st.integers(0, 20), seed=st.integers(0, 2**16))
+def test_a_pause_that_was_asked_for_is_made(pause: float, before: int, seed: int) -> None:
+    rates = Rates(draw=random.Random(seed).random)
+    for at in range(before):
+        rates.accepted(rates.take(at * 0.1), at * 0.1 + 0.05)
+    rates.refused(rates.take(3.0), 3.05, pause)
+    assert rates.due(3.06) >= 3.05 + pause
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**16), noise=st.floats(0, 0.6), rate=st.integers(5, 300), after=st.none() | st.just(1.0))
+def test_every_prompt_is_answered_in_the_end(seed: int, noise: float, rate: int, after: float | None) -> None:
+    server = Server(
+        limiter=TokenBucket(per_s=rate, burst=5), noise=noise, seed=seed, retry_after=lambda: after, latency_s=0.1
+    )
+    assert pace(server, prompts=300, ideal_s=1, workers=20, seed=seed).lost == 0
+
+
+def test_tokens_are_paced_by_what_is_used_and_not_by_what_was_possible() -> None:
+    rates = Rates()
+    rates.configure([Limit(unit="tokens", per_s=1000.0)])
+    now = 0.0
+    for _ in range(2000):
+        now = max(now, rates.due(now))
+        rates.accepted(rates.take(now, 300, 700), now, 50, 50)
+    assert now == pytest.approx(2000 * 100 / 1000, rel=0.05)
+
+
+# --- a server that is not there ---------------------------------------------------------------------------------------
+
+
+def broken(rates: Rates, now: float, times: int) -> float:
+    for _ in range(times):
+        now = max(now, rates.due(now))
+        rates.failed(rates.take(now), now, outage=True)
+    return now
+
+
+def test_a_dead_server_is_asked_once_in_a_while_and_then_given_up() -> None:
+    rates = Rates()
+    rates.accepted(rates.take(0.0), 0.1)
+    now = broken(rates, 1.0, OUTAGES)
+    assert rates.due(now) >= now + 1
+    probe = rates.take(rates.due(now))
+    assert rates.due(now + 5) == float("inf")  # only one goes to look
+    rates.failed(probe, now + 5, outage=True)
+    assert rates.due(now + 5) >= now + 7
+    while not rates.given_up:
+        now = broken(rates, now, 1)
+        assert now < 2 * OUTAGE_PATIENCE_S
+    assert rates.due(now) == now
+
+
+def test_a_server_that_is_back_is_asked_again_by_everybody() -> None:
+    rates = Rates()
+    rates.accepted(rates.take(0.0), 0.1)
+    now = broken(rates, 1.0, OUTAGES + 2)
+    probe = rates.take(rates.due(now))
+    rates.accepted(probe, probe.at + 0.1)
+    assert rates.due(probe.at + 0.2) == probe.at + 0.2
+    assert not rates.given_up
+
+
+async def test_those_who_wait_are_let_through_in_line_and_the_cancelled_are_skipped() -> None:
+    pacer = Pacer([Limit(unit="requests", per_s=200.0)])
+    tickets: list[int] = []
+
+    async def go(name: int) -> None:
+        await pacer.turn()
+        tickets.append(name)
+
+    tasks = [asyncio.create_task(go(name)) for name in range(40)]
+    await asyncio.sleep(0)
+    tasks[30].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert tickets == [name for name in range(40) if name != 30]
+
+
+async def test_what_a_refusal_says_of_the_limit_is_believed() -> None:
+    pacer = Pacer()
+    error = RateLimited("slow down", status=429)
+    error.headers = {"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "0"}
+    pacer.failed(await pacer.turn(), error)
+    assert pacer.rates.told == {"requests": 10.0}
+    reply = Reply(body=b"", request_id=None, sent_time=NOON, received_time=NOON)
+    pacer.answered(await pacer.turn(), reply, Usage(input_tokens=1, output_tokens=1))
+    pacer.failed(await pacer.turn(), NotSent("nobody there"))
+    assert pacer.rates.in_flight == 0
+
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "per_s"),
+    [
+        ({"x-ratelimit-limit-requests": "6000", "x-ratelimit-remaining-requests": "5999"}, 100.0),
+        ({"anthropic-ratelimit-requests-limit": "50"}, 50 / 60),
+        ({"ratelimit-policy": '"default";q=100;w=10', "ratelimit-limit": "100"}, 10.0),
+        ({"ratelimit-limit": "100, 100;w=60"}, 100 / 60),
+        # A limit by the day, named like one by the minute.
+        (
+            {
+                "x-ratelimit-limit-requests": "14400",
+                "x-ratelimit-remaining-requests": "14370",
+                "x-ratelimit-reset-requests": "2m59.56s",
+            },
+            None,
+        ),
+        ({"x-ratelimit-limit": "100", "x-ratelimit-remaining": "99"}, None),
+    ],
+)
+def test_limits_are_read_in_each_dialect(headers: dict[str, str], per_s: float | None) -> None:
+    (limit,) = read_limits(headers, NOON)
+    assert (limit.unit, limit.per_s) == ("requests", per_s)
+
+
+@given(st.dictionaries(st.sampled_from(["x-ratelimit-limit-requests", "ratelimit-limit"]), st.text()))
+def test_headers_that_make_no_sense_do_no_harm(headers: dict[str, str]) -> None:
+    Rates().hear(read_limits(headers, NOON), 0.0)
+
+
+def test_spans_of_time_are_read() -> None:
+    assert [span_s(text) for text in ("6m0s", "120ms", "1h2m", "7", "")] == [360.0, 0.12, 3720.0, 7.0, None]
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def note(member: str, *, used: float = 0.3, wanting: bool = True, joined: int = 0, renewed: int = 10) -> Note:
+    return Note(member=member, used=used, wanting=wanting, renewed_us=renewed, joined_us=joined)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=9))
+def test_shares_never_add_up_to_more_than_the_limit(said: list[tuple[float, bool]]) -> None:
+    notes = [note(str(at), used=used, wanting=wanting) for at, (used, wanting) in enumerate(said)]
+    assert sum(share_of(one.member, notes) for one in notes) <= 1 + 1e-9
+    assert all(share_of(one.member, notes) > 0 for one in notes)
+
+
+def test_who_comes_new_waits_until_the_others_have_made_room() -> None:
+    old, new = note("old", joined=1, renewed=4), note("new", joined=5, renewed=6)
+    assert share_of("new", [old, new]) == 0
+    assert share_of("old", [old, new]) == 0.5
+    assert share_of("new", [note("old", joined=1, renewed=7), new]) == 0.5
+
+
+def test_who_does_not_want_its_part_leaves_it_to_the_others() -> None:
+    notes = [note("idle", used=0.05, wanting=False), note("busy")]
+    assert share_of("busy", notes) == pytest.approx(0.94)
