@@ -46,9 +46,17 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[io.TextIOWrapper
     os.close(screen)
 
 
-def seen(screen: int) -> str:
-    """What arrived on the screen so far."""
-    return os.read(screen, 1 << 16).decode()
+END = "<all written>"
+
+
+def seen(stream: io.TextIOWrapper, screen: int) -> str:
+    """What arrived on the screen so far; a pseudo terminal hands it over in pieces, and a moment later."""
+    stream.write(END)
+    stream.flush()
+    arrived = b""
+    while not arrived.endswith(END.encode()):
+        arrived += os.read(screen, 1 << 16)
+    return arrived.decode().removesuffix(END)
 
 
 def asking(done: int, **more: object) -> Progress:
@@ -152,7 +160,7 @@ def test_a_terminal_gets_a_panel_and_stdout_gets_nothing(
     with live_display(stream, plain=False, clock=HandClock()) as show:
         show(asking(40, tokens_spent=171_022, tokens_cap=400_000, drops={"no label": 3}))
         sys.stdout.write("data\n")
-    shown = seen(screen)
+    shown = seen(stream, screen)
     assert all(words in shown for words in ("╭─", "ask", "40 of 100 (40 %)", "171,022 of 400,000", "3 (no label 3)"))
     assert capsys.readouterr().out == "data\n"
 
@@ -161,7 +169,7 @@ def test_a_panel_shows_hostile_text_without_its_escapes(terminal: tuple[io.TextI
     stream, screen = terminal
     with live_display(stream, plain=False) as show:
         show(Progress(stage=HOSTILE, note="[bold]" + HOSTILE))
-    shown = seen(screen)
+    shown = seen(stream, screen)
     assert "[bold]red txt" in shown
     assert not re.search("\x1b\\[2J|\x1b\\]|\u202e|\x08", shown)
 
@@ -171,7 +179,7 @@ def test_no_color_is_honoured(terminal: tuple[io.TextIOWrapper, int], monkeypatc
     stream, screen = terminal
     with live_display(stream, plain=False) as show:
         show(asking(40))
-    assert not re.search(r"\x1b\[[0-9;]*\b3[0-8]\b[0-9;]*m", seen(screen))
+    assert not re.search(r"\x1b\[[0-9;]*\b3[0-8]\b[0-9;]*m", seen(stream, screen))
 
 
 def test_a_dumb_terminal_gets_lines(terminal: tuple[io.TextIOWrapper, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +187,7 @@ def test_a_dumb_terminal_gets_lines(terminal: tuple[io.TextIOWrapper, int], monk
     stream, screen = terminal
     with live_display(stream, plain=False) as show:
         show(asking(40))
-    assert "\x1b" not in seen(screen)
+    assert "\x1b" not in seen(stream, screen)
 
 
 def test_rich_is_loaded_only_for_a_panel() -> None:

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from record_samples import sample_record, sample_records, sorted_records
 
 from corpusgen.errors import CorpusDamaged, CorpusTooNew, CorpusUnwritable
-from corpusgen.records import Record
+from corpusgen.records import SCHEMA_VERSION, Record
 from corpusgen.store.shards import (
     SCHEMA,
     ShardFile,
@@ -218,7 +218,7 @@ def test_a_shard_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
     write_shard(tmp_path, "a.parquet", sample_records(1))
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({"corpusgen.schema_version": "9"}), path)
-    with pytest.raises(CorpusTooNew, match="version 9 found, this corpusgen supports up to 1"):
+    with pytest.raises(CorpusTooNew, match=f"version 9 found, this corpusgen supports up to {SCHEMA_VERSION}"):
         read_columns([path], ["label"])
 
 
