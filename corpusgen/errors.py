@@ -32,6 +32,7 @@ CorpusgenError                    exit 1
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +88,15 @@ class UnknownTeacher(UsageError):
 
 
 class UnsupportedParameter(UsageError):
-    """The teacher's capability table says it cannot do what was asked."""
+    """The teacher's capability table says it cannot do what was asked.
+
+    ``complaints`` says it field by field, where several things of a teacher's spec were looked at: the path of the field
+    within the teacher, and what is wrong there.
+    """
+
+    def __init__(self, message: str, *, complaints: Iterable[tuple[tuple[str, ...], str]] = ()) -> None:
+        super().__init__(message)
+        self.complaints = tuple(complaints)
 
 
 class PriceUnknown(UsageError):

@@ -73,6 +73,35 @@ def test_init_calls_no_foreign_teacher_free(tmp_path: Path) -> None:
     assert "\n    free: true" not in (tmp_path / "task.yaml").read_text()
 
 
+@pytest.mark.parametrize(
+    ("teacher", "written"),
+    [
+        ("anthropic/claude-haiku-4-5", "{max_tokens: 16}"),
+        ("openai/gpt-4.1", "{max_tokens: 16, temperature: 0, top_logprobs: 20}"),
+        ("endpoint/m", "{max_tokens: 16, temperature: 0, top_logprobs: 20}"),
+    ],
+)
+def test_init_asks_a_teacher_what_it_can_answer(tmp_path: Path, teacher: str, written: str) -> None:
+    assert corpusgen("init", tmp_path / "t", "--labels", "a,b", *INIT, "--teacher", teacher).code == 0
+    assert f"parameters: {written}" in (tmp_path / "t" / "task.yaml").read_text()
+    assert corpusgen("plan", tmp_path / "t" / "task.yaml").code in ((4,) if "/m" not in teacher else (2,))
+
+
+def test_everything_a_teacher_cannot_do_is_said_at_once_each_at_its_line(tmp_path: Path) -> None:
+    corpusgen("init", tmp_path / "t", "--labels", "a,b", *INIT, "--teacher", "anthropic/claude-haiku-4-5")
+    spec = tmp_path / "t" / "task.yaml"
+    spec.write_text(
+        spec.read_text().replace(
+            "{max_tokens: 16}", "\n      max_tokens: 16\n      temperature: 1\n      top_logprobs: 5"
+        )
+    )
+    ran = corpusgen("plan", spec)
+    assert ran.code == 2
+    line = next(at for at, text in enumerate(spec.read_text().splitlines(), 1) if "temperature" in text)
+    assert f"task.yaml:{line}: anthropic/claude-haiku-4-5 does not take parameters.temperature" in ran.stderr
+    assert f"task.yaml:{line + 1}: anthropic/claude-haiku-4-5 gives no log-probabilities" in ran.stderr
+
+
 INIT = (
     "--description",
     "x",

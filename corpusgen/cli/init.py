@@ -55,8 +55,8 @@ LOCAL = """\
 """A model inside this machine costs no money, and shows as many runners-up as it is asked for."""
 
 REMOTE = """\
-    parameters: {max_tokens: 1, temperature: 0, top_logprobs: 20}
-    # base_url: https://host.example/v1   # of an endpoint teacher
+    parameters: %s
+    # base_url: https://host.example/v1   # where the server is not the provider's own
     # free: true                          # if it costs no money; without it a price is looked up, or write price:"""
 
 PROMPT = """\
@@ -69,6 +69,24 @@ api: completion
 inputs: [text]
 example: "Text: {{text}}\\nKind: {{label}}\\n\\n"
 ---
+user:
+{{examples}}Text: {{text}}
+Kind:
+"""
+"""A small model goes on with a pattern better than it follows an instruction."""
+
+CHAT_PROMPT = """\
+---
+name: {name}
+version: 1
+description: {description}
+licence: CC0-1.0
+api: chat
+inputs: [text]
+example: "Text: {{text}}\\nKind: {{label}}\\n\\n"
+---
+system:
+Say of which kind a text is. Answer with one of these and nothing else: {kinds}.
 user:
 {{examples}}Text: {{text}}
 Kind:
@@ -137,6 +155,7 @@ def init(
     names = [label.strip() for label in labels.split(",") if label.strip()]
     if len(names) < 2:
         raise UsageError(f"--labels: at least two are needed, found {labels!r}")
+    local = teacher.startswith("embedded/")
     fields = {
         "name": _quoted(name),
         "description": _quoted(description),
@@ -146,11 +165,12 @@ def init(
         "commercial": str(commercial).lower(),
         "licence": _quoted(licence),
         "teacher": _quoted(teacher),
-        "asked": LOCAL if teacher.startswith("embedded/") else REMOTE,
+        "kinds": ", ".join(names),
+        "asked": LOCAL if local else REMOTE % _parameters(teacher),
     }
     texts = {
         "task.yaml": SPEC.format(**fields),
-        "prompt.md": PROMPT.format(**fields),
+        "prompt.md": (PROMPT if local else CHAT_PROMPT).format(**fields),
         "seeds.jsonl": SEEDS,
         "examples.jsonl": _examples(names),
         "task.schema.json": _schema_text(),
@@ -162,6 +182,12 @@ def init(
     else:
         click.echo(f"wrote {', '.join(texts)} to {folder}; put your texts into seeds.jsonl, then:")
         click.echo(f"  corpusgen plan {folder / 'task.yaml'}")
+
+
+def _parameters(teacher: str) -> str:
+    from corpusgen.stages.checking import label_parameters
+
+    return "{" + ", ".join(f"{name}: {value}" for name, value in label_parameters(teacher).items()) + "}"
 
 
 def _quoted(text: str) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from corpusgen.budget.prices import Rate, rate_of
 from corpusgen.corpus import Corpus, utc_now
-from corpusgen.errors import UsageError
+from corpusgen.errors import UnsupportedParameter, UsageError
 from corpusgen.provenance.policy import explain
 from corpusgen.records import Json
 from corpusgen.spec import TeacherSpec, Unit
 from corpusgen.stages.opening import judge, refusal
 from corpusgen.stages.probing import Probe, Prober
 from corpusgen.stages.task import Task, connect, price_of
-from corpusgen.teachers.registry import describe, open_teacher, resolved
+from corpusgen.teachers.registry import check_parameters, describe, open_teacher, resolved
 from corpusgen.teachers.teacher import Teacher, TeacherCard
 
 
@@ -38,6 +39,32 @@ def check_named(spec: TeacherSpec) -> dict[str, Json]:
     """What a teacher is and can do, without a task and so without a use the terms could judge. Sends nothing."""
     card = open_teacher(spec, folder=Path(), clock=utc_now, sending=False).card
     return {**_known(card), "in_flight": card.in_flight}
+
+
+_LABEL_PARAMETERS: Final[tuple[dict[str, Json], ...]] = (
+    {"max_tokens": 16, "temperature": 0, "top_logprobs": 20},
+    {"max_tokens": 16, "temperature": 0, "top_logprobs": 5},
+    {"max_tokens": 16, "temperature": 0},
+    {"max_tokens": 16},
+)
+"""Ways to ask for a label, the one that tells most first."""
+
+
+def label_parameters(name: str) -> dict[str, Json]:
+    """What to send a teacher along with a question for a label, of what it takes; a guess where it is not known."""
+    try:
+        card = open_teacher(name, sending=False).card
+    except UsageError:  # an endpoint without its address yet, or nobody: the plan says so
+        return _LABEL_PARAMETERS[0]
+    return next((one for one in _LABEL_PARAMETERS if _takes(card, one)), _LABEL_PARAMETERS[-1])
+
+
+def _takes(card: TeacherCard, parameters: Mapping[str, Json]) -> bool:
+    try:
+        check_parameters(card, parameters)
+    except UnsupportedParameter:
+        return False
+    return True
 
 
 async def probe_task(task: Task, corpus: Corpus | None, *, agreed: bool, caps: Mapping[Unit, int]) -> Probe:

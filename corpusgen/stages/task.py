@@ -145,6 +145,10 @@ def _at_its_line(task: Task) -> Iterator[None]:
         yield
     except LocatedError:
         raise
+    except UnsupportedParameter as error:
+        found = error.complaints or [(_field(error), str(error))]
+        lines = [f"{task.located.where('teachers', task.at, *field)}: {message}" for field, message in found]
+        raise UnsupportedParameter("\n".join(lines)) from error
     except UsageError as error:
         raise type(error)(f"{task.located.where('teachers', task.at, *_field(error))}: {error}") from error
 

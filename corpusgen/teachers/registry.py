@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -94,35 +94,51 @@ def check_parameters(
     schema: Json = None,
     tools: Json = None,
 ) -> None:
-    """Raise UnsupportedParameter for the first thing this teacher cannot do; nothing has been sent then."""
+    """Raise UnsupportedParameter with everything that this teacher cannot do; nothing has been sent then."""
+    found = list(_complaints(card, parameters, api, schema=schema, tools=tools))
+    if found:
+        raise UnsupportedParameter("\n".join(message for _, message in found), complaints=found)
+
+
+_Found = tuple[tuple[str, ...], str]
+"""A field of a teacher's spec, and what is wrong there."""
+
+
+def _complaints(
+    card: TeacherCard,
+    parameters: Mapping[str, Json],
+    api: Literal["chat", "completion"],
+    *,
+    schema: Json,
+    tools: Json,
+) -> Iterator[_Found]:
     can = card.capabilities
     if api not in can.apis:
-        raise UnsupportedParameter(f"{card.name} does not do api: {api}; it does {', '.join(sorted(can.apis))}")
-    _check_logprobs(card, parameters)
+        does = ", ".join(sorted(can.apis))
+        yield ("name",), f"{card.name} does not do api: {api}; it does {does}: write api: {min(can.apis)} in the prompt"
+    yield from _about_logprobs(card, parameters)
     for name in parameters:
-        _check_name(card, name)
-    _check_reasoning(card, parameters)
+        yield from _about_name(card, name)
+    yield from _about_reasoning(card, parameters)
     limits = [limit for limit in (can.max_output_tokens, can.context_tokens) if limit is not None]
     if limits:
-        _check_most(card, "max_tokens", parameters.get("max_tokens", 1), min(limits))
+        yield from _about_most(card, "max_tokens", parameters.get("max_tokens", 1), min(limits))
     if api == "completion" and (tools is not None or schema is not None):
-        raise UnsupportedParameter(f"{card.name}: a completion takes neither tools nor a schema; write api: chat")
+        yield ("name",), f"{card.name}: a completion takes neither tools nor a schema; write api: chat in the prompt"
     if tools is not None and not can.tools:
-        raise UnsupportedParameter(f"{card.name} takes no tools; remove them, or ask another teacher")
+        yield ("name",), f"{card.name} takes no tools; remove them, or ask another teacher"
     if schema is not None and can.json_schema == "none":
-        raise UnsupportedParameter(
-            f"{card.name} keeps to no JSON schema; ask for JSON in the prompt, or ask another teacher"
-        )
+        yield ("name",), f"{card.name} keeps to no JSON schema; ask for JSON in the prompt, or ask another teacher"
 
 
-def _check_name(card: TeacherCard, name: str) -> None:
+def _about_name(card: TeacherCard, name: str) -> Iterator[_Found]:
+    place, known = ("parameters", name), card.capabilities.parameters
     if name in _RESERVED:
-        raise UnsupportedParameter(f"{card.name}: parameters.{name} cannot be set: {_RESERVED[name]}")
-    if instead := card.capabilities.refused.get(name):
-        raise UnsupportedParameter(f"{card.name} does not take parameters.{name}: {instead}{_dated(card)}")
-    known = card.capabilities.parameters
-    if known is not None and name not in known:
-        raise UnsupportedParameter(f"{card.name} takes no parameter {name!r}{_nearest(name, known)}")
+        yield place, f"{card.name}: parameters.{name} cannot be set: {_RESERVED[name]}"
+    elif instead := card.capabilities.refused.get(name):
+        yield place, f"{card.name} does not take parameters.{name}: {instead}{_dated(card)}"
+    elif known is not None and name not in known and name != "top_logprobs":
+        yield place, f"{card.name} takes no parameter {name!r}{_nearest(name, known)}"
 
 
 def _nearest(name: str, known: frozenset[str]) -> str:
@@ -134,35 +150,34 @@ def _dated(card: TeacherCard) -> str:
     return f" (known on {card.capabilities.as_of})" if card.capabilities.as_of else ""
 
 
-def _check_reasoning(card: TeacherCard, parameters: Mapping[str, Json]) -> None:
+def _about_reasoning(card: TeacherCard, parameters: Mapping[str, Json]) -> Iterator[_Found]:
     """Some models listen to sampling parameters, and tell log-probabilities, only where they are not to reason."""
-    found = sorted(card.capabilities.only_at_effort_none & parameters.keys())
     inside = parameters.get("reasoning")
     effort = parameters.get("reasoning_effort", inside.get("effort") if isinstance(inside, dict) else None)
-    if found and effort != "none":
-        raise UnsupportedParameter(
-            f"{card.name} takes parameters.{found[0]} only where it does not reason: write parameters.reasoning_effort:"
-            f" none, or remove parameters.{found[0]}{_dated(card)}"
-        )
+    if effort == "none":
+        return
+    for name in sorted(card.capabilities.only_at_effort_none & parameters.keys()):
+        instead = f"write parameters.reasoning_effort: none, or remove parameters.{name}{_dated(card)}"
+        yield ("parameters", name), f"{card.name} takes parameters.{name} only where it does not reason: {instead}"
 
 
-def _check_logprobs(card: TeacherCard, parameters: Mapping[str, Json]) -> None:
+def _about_logprobs(card: TeacherCard, parameters: Mapping[str, Json]) -> Iterator[_Found]:
     asked, most = parameters.get("top_logprobs"), card.capabilities.top_logprobs
     if asked is None:
         return
     if most == 0:
-        raise UnsupportedParameter(
-            f"{card.name} gives no log-probabilities: remove parameters.top_logprobs, or ask a teacher that gives them,"
-            f" such as embedded/smollm2-135m, vllm/MODEL on your own server, or openai/gpt-4.1{_dated(card)}"
-        )
-    _check_most(card, "top_logprobs", asked, most)
+        others = "embedded/smollm2-135m, vllm/MODEL on your own server, or openai/gpt-4.1"
+        instead = f"remove parameters.top_logprobs, or ask a teacher that gives them, such as {others}{_dated(card)}"
+        yield ("parameters", "top_logprobs"), f"{card.name} gives no log-probabilities: {instead}"
+    else:
+        yield from _about_most(card, "top_logprobs", asked, most)
 
 
-def _check_most(card: TeacherCard, name: str, value: Json, most: int) -> None:
+def _about_most(card: TeacherCard, name: str, value: Json, most: int) -> Iterator[_Found]:
     if type(value) is not int or value < 0:
-        raise UnsupportedParameter(f"{card.name}: parameters.{name} must be a whole number, found {value!r}")
-    if value > most:
-        raise UnsupportedParameter(f"{card.name}: parameters.{name} is at most {most}, found {value}")
+        yield ("parameters", name), f"{card.name}: parameters.{name} must be a whole number, found {value!r}"
+    elif value > most:
+        yield ("parameters", name), f"{card.name}: parameters.{name} is at most {most}, found {value}"
 
 
 def check_fits(teacher: Teacher, request: Request) -> None:
