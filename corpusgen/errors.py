@@ -31,8 +31,7 @@ CorpusgenError                    exit 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,8 +89,8 @@ class UnknownTeacher(UsageError):
 class UnsupportedParameter(UsageError):
     """The teacher's capability table says it cannot do what was asked.
 
-    ``complaints`` says it field by field, where several things of a teacher's spec were looked at: the path of the field
-    within the teacher, and what is wrong there.
+    ``complaints`` says it field by field, where several things of a teacher's spec were looked at: the path of the
+    field within the teacher, and what is wrong there.
     """
 
     def __init__(self, message: str, *, complaints: Iterable[tuple[tuple[str, ...], str]] = ()) -> None:
@@ -214,4 +213,6 @@ class TeacherFault(OutcomeUnknown):
 
 
 class InvalidAnswer(OutcomeUnknown):
-    """HTTP 200 whose body is not a usable answer."""
+    """HTTP 200 whose body is not a usable answer. ``body`` is what came, and is kept with the call."""
+
+    body: bytes | None = None

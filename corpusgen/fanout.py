@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import islice
@@ -21,22 +22,24 @@ from tenacity.wait import wait_exponential_jitter
 
 from corpusgen.assemble import RunFacts, read_labels, record_of, record_of_kept, reply_of, request_of
 from corpusgen.budget.amounts import Amounts
-from corpusgen.budget.ledger import Intent, Ledger, Reservation, claim_on
+from corpusgen.budget.ledger import Intent, Ledger, Reservation, balances, claim_on, unheard_of
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.elsewhere import Elsewhere
 from corpusgen.errors import (
     CorpusgenError,
     Interrupted,
+    InvalidAnswer,
     RateLimited,
     RequestRefused,
     TeacherError,
     UsageOverrun,
 )
+from corpusgen.garbage import seldom_collected
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Prompt, Requester
 from corpusgen.records import Completion, Record, Reply, Request, TeacherRole
-from corpusgen.standing import FAILURES_IN_A_ROW, Standing, hopeless
+from corpusgen.standing import DOUBTFUL_STATUS, FAILURES_IN_A_ROW, Standing, hopeless, is_another_model
 from corpusgen.store.answers import (
     Answer,
     Card,
@@ -60,6 +63,11 @@ LOOK_AHEAD = 256
 WIDER = 10
 """How many times more runners-up are asked for when a label was not among them."""
 MOST_TRIES = 50
+MOST_UNREADABLE = 2
+"""Each was perhaps paid for; a server that answers so twice will go on to."""
+REFUSALS_AT_FIRST = 100
+"""So many refused prompts before the first answer, and it is not the prompts."""
+UNCOUNTED = "answered, and nobody counted its tokens"
 CLAIM_POLL_S = 0.07
 """How often who waits for another process's answer looks for it."""
 
@@ -74,6 +82,12 @@ class Counts:
     sent: int = 0
     drops: Counter[str] = field(default_factory=Counter)
     failures_in_a_row: int = 0
+    refused_at_first: int = 0
+    """Prompts refused while nothing has been answered; a refusal may be on the bill."""
+    elsewhere: int = 0
+    """Answers that came from other corpora."""
+    other_models: Counter[str] = field(default_factory=Counter)
+    """Answers by another model than the one that was asked, by its name."""
 
 
 @dataclass(kw_only=True)
@@ -175,13 +189,14 @@ async def answers(asker: Asker, prompts: Iterable[Prompt]) -> AsyncIterator[Asyn
     """
     stream = _Stream(asker=asker.held_by(Hold()), prompts=iter(prompts))
     failure: Exception | None = None
-    async with asyncio.TaskGroup() as group:
-        stream.start(group)
-        try:
-            yield stream.records()
-        except Exception as error:  # noqa: BLE001 - raised again below, not as a group
-            failure = error
-        await stream.leave()
+    with seldom_collected():
+        async with asyncio.TaskGroup() as group:
+            stream.start(group)
+            try:
+                yield stream.records()
+            except Exception as error:  # noqa: BLE001 - raised again below, not as a group
+                failure = error
+            await stream.leave()
     if failure is not None:
         raise failure
 
@@ -273,7 +288,9 @@ class _Stream:
             if one.elsewhere is not None:
                 left = {key: by_key[key] for key in by_key.keys() - answered}
                 mine = {key: request for key, request in left.items() if self.asker.seat(request) is one}
-                answered |= await one.elsewhere.adopt(mine)
+                adopted = await one.elsewhere.adopt(mine)
+                self.asker.counts.elsewhere += len(adopted)
+                answered |= adopted
         corpus.unanswered -= answered
         corpus.unanswered |= by_key.keys() - answered
 
@@ -307,10 +324,15 @@ class _Stream:
 
     async def _call_failed(self, prompt: Prompt, error: TeacherError) -> None:
         counts = self.asker.counts
-        counts.failures_in_a_row += 1
-        over = hopeless(error) and not somebody_left(self.asker, prompt)
-        if self.asker.on_failure == "raise" or over or counts.failures_in_a_row >= FAILURES_IN_A_ROW:
+        counts.failures_in_a_row += hopeless(error) or not isinstance(error, RequestRefused)
+        counts.refused_at_first += isinstance(error, RequestRefused)
+        over = _for_all(self.asker, error) and not somebody_left(self.asker, prompt)
+        if self.asker.on_failure == "raise" or over:
             self._fail(error)
+        elif counts.failures_in_a_row >= FAILURES_IN_A_ROW:
+            self._fail(_given_up(self.asker.seat(prompt.request), counts.failures_in_a_row, error))
+        elif not counts.done and counts.refused_at_first >= REFUSALS_AT_FIRST:
+            self._fail(_given_up(self.asker.seat(prompt.request), counts.refused_at_first, error))
         await note_drop(self.asker, prompt, error)
 
     def _fail(self, error: Exception) -> None:
@@ -352,9 +374,44 @@ async def _answer(asker: Asker, prompt: Prompt) -> Record:
     """The record of one prompt."""
     if asker.panel:
         return await _answer_of_panel(asker, prompt)
-    record = await _answer_of(asker, prompt, prompt.request, [], last=True)
+    try:
+        record = await _answer_of(asker, prompt, prompt.request, [], last=True)
+    except TeacherError as error:
+        _failed(asker, error)
+        raise
+    asker.standing.answered()
     assert record is not None
     return record
+
+
+def _failed(asker: Asker, error: TeacherError) -> None:
+    """Note how a teacher did; one that answered in an earlier try of this run has shown that it may be asked."""
+    standing = asker.standing
+    if error.status in DOUBTFUL_STATUS and not standing.has_answered:
+        sql = "select exists(select 1 from calls where run_id = ? and teacher = ? and state = 'settled')"
+        named = (asker.facts.run_id, asker.teacher.card.name)
+        standing.has_answered = bool(asker.corpus.journal.query(sql, named)[0][0])
+    standing.failed(error, asker.corpus.clock())
+
+
+def _given_up(asker: Asker, failures: int, error: TeacherError) -> TeacherError:
+    """The last of many failures in a row, with what to look at."""
+    card, scope = asker.teacher.card, f"run:{asker.facts.run_id}"
+    kept = [one.unconfirmed for one in balances(asker.corpus.journal, [scope]) if one.unit == "microusd"]
+    settled_by = f"; ${sum(kept) / 1e6:,.6f} are unconfirmed: settle them with corpusgen reconcile" if sum(kept) else ""
+    told = copy(error)
+    message = (
+        f"{card.name} at {card.host} failed {failures} times in a row, so no more is asked; the last time: {error}"
+        f"{settled_by}. Check that it runs and its base_url, then run again: every answer is kept"
+    )
+    told.args = (message,)
+    return told
+
+
+def _for_all(asker: Asker, error: TeacherError) -> bool:
+    """Whether a failure may be that of every other prompt; of several teachers it is said by who is left."""
+    doubtful = error.status in DOUBTFUL_STATUS and (bool(asker.panel) or asker.standing.out is not None)
+    return hopeless(error) or doubtful
 
 
 async def _answer_of(
@@ -379,6 +436,8 @@ async def _answer_of(
         if asker.elsewhere is not None:
             await asker.elsewhere.adopt({again.key: again})
         got, row = await _obtain(asker, prompt, again, unless_lacking)
+    if row is None and last:  # no more is asked of it meanwhile: what it said is all there is
+        got, row = await _obtain(asker, prompt, request, lambda got: _row(asker, prompt, request, earlier, got))
     if row is None:
         earlier.append(got)
         return None
@@ -470,7 +529,7 @@ async def _answer_of_panel(asker: Asker, prompt: Prompt) -> Record:
             record = await _answer_of_one(one, prompt, request, earlier, last=last)
         except TeacherError as error:
             if not asker.hold.ended:
-                one.standing.failed(error, asker.corpus.clock())
+                _failed(one, error)
             if last or asker.hold.ended:
                 raise
             await _note_passed_on(one, prompt, type(error).__name__, str(error))
@@ -603,10 +662,14 @@ class _Stop:
     attempts: int
     pacer: Pacer
     failures: int = 0
+    unreadable: int = 0
 
     def __call__(self, state: RetryCallState) -> bool:
         error = _error(state)
         self.failures += not isinstance(error, RateLimited)
+        self.unreadable += isinstance(error, InvalidAnswer)
+        if self.unreadable >= MOST_UNREADABLE:
+            return True
         return self.failures >= self.attempts or state.attempt_number >= MOST_TRIES or self.pacer.given_up
 
 
@@ -642,11 +705,15 @@ async def _reserve(asker: Asker, prompt: Prompt, request: Request, attempt: int)
         try:
             intent = _intent(today, prompt, request, attempt)
             given = await asker.ledger.reserve(intent, unless=lambda given: _refuse_needless(given, request.key))
-            return today, given, ticket
         except BaseException as error:
             asker.pacer.unused(ticket)
             if not isinstance(error, _Claimed):
                 raise
+        else:
+            if asker.pacer.lapsed(ticket):
+                asker.pacer.unused(ticket)
+                ticket = await _another_turn(asker, request, given)
+            return today, given, ticket
         await _unclaimed(asker, request.key)
 
 
@@ -654,6 +721,17 @@ async def _turn(asker: Asker, request: Request) -> Ticket:
     if not asker.pacer.weighs:
         return await asker.pacer.turn()
     return await asker.pacer.turn(asker.teacher.input_tokens_bound(request), int(request.parameters["max_tokens"]))
+
+
+async def _another_turn(asker: Asker, request: Request, reservation: Reservation) -> Ticket:
+    """A new moment to send, after a long wait for money; who waited with it would leave as one wave."""
+    try:
+        return await _turn(asker, request)
+    except BaseException:
+        reason = "not sent: its turn did not come"
+        await asker.corpus.journal.run(lambda transaction: asker.ledger.release(transaction, reservation, reason))
+        asker.ledger.freed()
+        raise
 
 
 async def _unclaimed(asker: Asker, key: bytes) -> None:
@@ -682,6 +760,8 @@ def _at_todays_rate(asker: Asker) -> Asker:
 
 def _refuse_needless(transaction: Transaction, key: bytes) -> None:
     # In the transaction that reserves: of several processes that find neither, one comes first.
+    if unheard_of(transaction, key):
+        return
     (answered, claimed) = transaction.rows(_NEEDLESS, (key, key))[0]
     if answered:
         raise _Answered
@@ -730,13 +810,15 @@ async def _ask(
     asker.counts.sent += 1
     reply = None
     try:
-        if (early_s := asker.pacer.early_s(ticket)) > 0:
+        while (early_s := asker.pacer.early_s(ticket)) > 0:  # noqa: ASYNC110 - a moment, and no event
             await asyncio.sleep(early_s)
         reply = await asker.teacher.ask(request, timeout_s=asker.timeout_s)
         got = _read(asker, request, reply)
         row = finish(got)
     except TeacherError as error:
         error.request_id = error.request_id or (reply.request_id if reply else None)
+        if isinstance(error, InvalidAnswer) and reply is not None:
+            error.body = reply.body
         asker.pacer.failed(ticket, error)
         await _close_failed(asker, reservation, error)
         raise
@@ -773,7 +855,20 @@ def _read(asker: Asker, request: Request, reply: Reply) -> _Got:
         body=reply.body,
     )
     reading = read_labels(asker.facts, completion)
+    if (served := completion.model_served) and is_another_model(request.model, served):
+        asker.counts.other_models[served] += 1
     return _Got(request=request, answer=answer, completion=completion, reading=reading, used=used)
+
+
+def book_answer(
+    asker: Asker, transaction: Transaction, reservation: Reservation, answer: Answer, used: Amounts
+) -> None:
+    """Settle a call by its answer; where nobody counted, its worst case stays unconfirmed until it is reconciled."""
+    name = answer.provider_request_id
+    if answer.usage.counted or asker.rate.free or used.exceeds(reservation.worst):
+        asker.ledger.settle(transaction, reservation, used, request_id=name)
+    else:
+        asker.ledger.unknown(transaction, reservation, UNCOUNTED, request_id=name)
 
 
 async def _keep(asker: Asker, reservation: Reservation, got: _Got, row: RecordRow | None) -> None:
@@ -782,7 +877,7 @@ async def _keep(asker: Asker, reservation: Reservation, got: _Got, row: RecordRo
     assert used is not None
 
     def operation(transaction: Transaction) -> None:
-        asker.ledger.settle(transaction, reservation, used, request_id=got.answer.provider_request_id)
+        book_answer(asker, transaction, reservation, got.answer, used)
         store_answer(transaction, got.request, got.answer, reservation.call_id)
         if row is not None:
             store_record(transaction, row)
@@ -809,7 +904,7 @@ async def _note_reuses(asker: Asker, record_ids: list[str]) -> None:
     noted = {row[0] for row in journal.query(sql, (run_id, *names))}
     rows = [(run_id, name) for name in names if name not in noted]
     if rows:
-        sql = "insert or ignore into reuses values(?, ?)"
+        sql = "insert into reuses values(?, ?) on conflict do nothing"
         await journal.run(lambda transaction: transaction.connection.executemany(sql, rows).close())
 
 

@@ -8,11 +8,16 @@ hundreds of concurrent reservations cost one fsync. Operations compose: what bel
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import logging
 import os
 import queue
+import secrets
+import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,11 +34,28 @@ from corpusgen.reading import Unwritable, may_write
 JOURNAL_VERSION = 3
 BATCH = 4096
 ROWS_PER_STATEMENT = 64
+BUSY = 8
+"""So many operations at once, and more are waited for before the next commit: each commit has its price."""
+ENOUGH = 64
+GATHER_S = 0.003
 BUSY_MS = 60_000
+PATIENCE = 10
+"""How many times so long a commit waits for another process before what it holds is given up."""
 WAL_BUG_FIXED = (3, 51, 3)
 """Before this SQLite, several writing processes could lose committed transactions when the WAL was reset."""
 
-_PRAGMAS = ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "temp_store=memory")
+PAGES_PER_CHECKPOINT = 4_000
+"""SQLite's own 1 000 are a few dozen commits, and a page that is written by each is copied at every checkpoint."""
+
+_PRAGMAS = (
+    "journal_mode=wal",
+    "synchronous=full",
+    "foreign_keys=on",
+    "temp_store=memory",
+    f"wal_autocheckpoint={PAGES_PER_CHECKPOINT}",
+)
+
+_log = logging.getLogger("corpusgen.journal")
 
 T = TypeVar("T")
 
@@ -75,6 +97,7 @@ create table batches(
     provider_batch_id text, lines integer not null, said text not null default '{}',
     intended_us integer not null, missed_us integer, submitted_us integer, closed_us integer) without rowid;
 create table reuses(run_id text not null, record_id blob not null, primary key(run_id, record_id)) without rowid;
+create table unreadable(call_id integer primary key, body blob not null);
 create table spans(
     span_id integer primary key, run_id text not null, owner_id integer not null, scopes text not null,
     began_us integer not null, wall_us integer not null);
@@ -165,6 +188,7 @@ create table batches(
     provider_batch_id text, lines integer not null, said text not null default '{}',
     intended_us integer not null, missed_us integer, submitted_us integer, closed_us integer) without rowid;
 create table reuses(run_id text not null, record_id blob not null, primary key(run_id, record_id)) without rowid;
+create table unreadable(call_id integer primary key, body blob not null);
 """,
 }
 """What turns a journal of each version into one of the next."""
@@ -178,6 +202,12 @@ class Transaction:
     now_us: int
     shared: dict[object, Any] = field(default_factory=dict)
     before_commit: list[Callable[[], None]] = field(default_factory=list)
+    before_reading: list[Callable[[], None]] = field(default_factory=list)
+    """What writes down the changes that were counted by ``defer``."""
+    about: tuple[bytes, ...] = ()
+    """The requests that operations of this transaction are known to be about."""
+    unheard_of: set[bytes] | None = None
+    """Those of them that were looked up, have neither answer nor open call, and have had nothing done to them since."""
     _waiting: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
     _added: int = 0
     _written_late: int = 0
@@ -185,6 +215,7 @@ class Transaction:
     @property
     def connection(self) -> apsw.Connection:
         """The connection itself, which sees everything the transaction has done."""
+        self._forget()
         self.write_waiting()
         return self.writer
 
@@ -195,9 +226,15 @@ class Transaction:
 
     def execute(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> apsw.Cursor:
         """Run one statement."""
-        if self._waiting and not sql.startswith(_READS_NOTHING_ADDED):
-            self.write_waiting()
+        if not sql.startswith("select"):
+            self._forget()
+        self.write_waiting()
         return self.writer.execute(sql, values)
+
+    def _forget(self) -> None:
+        # Whatever it is that is about to be done, it may be about any request.
+        if self.unheard_of:
+            self.unheard_of.clear()
 
     def rows(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of one statement."""
@@ -212,33 +249,68 @@ class Transaction:
         self._waiting.setdefault(table, []).append(row)
         self._added += 1
 
+    def defer(self) -> None:
+        """Count a change that somebody in ``before_reading`` will write down."""
+        self._added += 1
+
     def write_waiting(self) -> None:
-        """Write what was added so far."""
+        """Write what was added and deferred so far."""
         while self._waiting:
-            self._write(*self._waiting.popitem())
+            table, rows = self._waiting.popitem()
+            for some in portions(rows):
+                self.write_late(_insert(table, len(rows[0]), len(some)), tuple(chain.from_iterable(some)))
+        for act in self.before_reading:
+            act()
 
-    def _write(self, table: str, rows: list[tuple[Any, ...]]) -> None:
+    def write_late(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """Write down what was counted when it was added or deferred."""
         before = self.writer.total_changes()
-        start = 0
-        while start < len(rows):
-            some = rows[start : start + min(ROWS_PER_STATEMENT, 1 << (len(rows) - start).bit_length() - 1)]
-            self.writer.execute(_insert(table, len(rows[0]), len(some)), tuple(chain.from_iterable(some)))
-            start += len(some)
+        found = list(self.writer.execute(sql, values))
         self._written_late += self.writer.total_changes() - before
+        return found
 
 
-_READS_NOTHING_ADDED = "update calls set"
-"""Closing a call looks at no other table, and stands between the answers that come in together."""
+def portions(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Rows in as many as go into one statement, of few different numbers: SQLite reads each statement only once."""
+    start = 0
+    while start < len(rows):
+        count = min(ROWS_PER_STATEMENT, 1 << (len(rows) - start).bit_length() - 1)
+        yield rows[start : start + count]
+        start += count
+
+
+_ONCE = frozenset({"calls"})
+"""Tables in which a key that is taken is an error."""
+
+
+@cache
+def marks(columns: int, rows: int) -> str:
+    """Places for so many rows in a statement."""
+    row = f"({', '.join('?' * columns)})"
+    return ", ".join([row] * rows)
 
 
 @cache
 def _insert(table: str, columns: int, rows: int) -> str:
-    """The statement that adds so many rows; there are few of them, so that SQLite need not read each anew."""
-    row = f"({', '.join('?' * columns)})"
-    return f"insert or ignore into {table} values {', '.join([row] * rows)}"  # noqa: S608 - own names
+    # Not "or ignore", which would lose a row that lacks something as silently as one that is there already.
+    unless_there = "" if table in _ONCE else " on conflict do nothing"
+    return f"insert into {table} values {marks(columns, rows)}{unless_there}"  # noqa: S608 - own names
 
 
 Operation = Callable[[Transaction], T]
+
+
+@dataclass(frozen=True, kw_only=True)
+class About(Generic[T]):
+    """An operation that tells which request it is about, so that it is looked up together with its neighbours'."""
+
+    request_key: bytes
+    apply: Operation[T]
+
+    def __call__(self, transaction: Transaction) -> T:
+        return self.apply(transaction)
+
+
 Later = Callable[[Callable[[], None]], object]
 """Sees to it that something is done soon, in the thread that asks for it; an event loop's ``call_soon`` is one."""
 
@@ -277,6 +349,7 @@ class Journal:
         self.clock_us = clock_us
         self.owner_id = -1
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._living: Callable[[], object] | None = None
         self._closed = False
         self._closing = threading.Lock()
         self._opened: list[apsw.Connection] = []
@@ -291,9 +364,11 @@ class Journal:
             with storage_errors(path):
                 self._writer = self._connect()
                 _migrate(self._writer, path, clock_us())
+                token, held = _held_lock(path)
+                self._living = weakref.finalize(self, os.close, held)
             if later is None:
                 self._thread.start()
-            self.owner_id = self.run_now(_register_owner)
+            self.owner_id = self.run_now(partial(_register_owner, token=token))
         except BaseException:
             self.close()
             raise
@@ -340,6 +415,8 @@ class Journal:
         if self.owner_id >= 0 and self._opened:
             with suppress(apsw.Error):  # closing must work on a full disk too
                 _disown(self._writer, self.owner_id)
+        if self._living is not None:
+            self._living()
         while self._opened:
             self._opened.pop().close()
 
@@ -402,29 +479,40 @@ class Journal:
     # --- the writer thread -------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while batch := self._next_batch():
+        before = 0
+        while batch := self._next_batch(before >= BUSY):
+            before = len(batch)
             self._commit(batch)
             _deliver(batch)
 
-    def _next_batch(self) -> list[_Job[Any]]:
-        """Everything that waits, or nothing when the journal is closed."""
+    def _next_batch(self, busy: bool) -> list[_Job[Any]]:
+        """Everything that waits, or nothing when the journal is closed; if it is busy, what comes in a moment too."""
         batch: list[_Job[Any]] = []
-        job = self._jobs.get()
+        if not self._take(self._jobs.get(), batch):
+            return batch
+        if busy and len(batch) < ENOUGH and not self._closed:
+            time.sleep(GATHER_S)
+            with suppress(queue.Empty):
+                self._take(self._jobs.get_nowait(), batch)
+        return batch
+
+    def _take(self, job: _Job[Any] | None, batch: list[_Job[Any]]) -> bool:
+        """Put a job and those behind it into a batch; False where the journal is closed."""
         while job is not None:
             batch.append(job)
             if len(batch) == BATCH:
-                return batch
+                return True
             try:
                 job = self._jobs.get_nowait()
             except queue.Empty:
-                return batch
+                return True
         if batch:
             self._jobs.put(None)  # met again after this batch
-        return batch
+        return False
 
     def _commit(self, batch: list[_Job[Any]]) -> None:
         try:
-            self._writer.execute("begin immediate")
+            self._begin()
             _version(self._writer, self.path)  # a newer corpusgen may have brought the journal up in the meantime
         except (apsw.Error, CorpusTooNew) as error:
             if self._writer.in_transaction:
@@ -444,8 +532,18 @@ class Journal:
                 _fail(half, None)
                 self._commit(half)
 
+    def _begin(self) -> None:
+        # What waits may be answers that were paid for: whoever is in the way is waited for as long as is sensible.
+        for turn in range(1, PATIENCE if self._later is None else 1):
+            with suppress(apsw.BusyError):
+                self._writer.execute("begin immediate")
+                return
+            _log.warning("%s: another process is writing; waiting for the %d. time", self.path, turn)
+        self._writer.execute("begin immediate")
+
     def _apply(self, batch: list[_Job[Any]]) -> None:
-        transaction = Transaction(writer=self._writer, now_us=self.clock_us())
+        about = tuple(job.operation.request_key for job in batch if isinstance(job.operation, About))
+        transaction = Transaction(writer=self._writer, now_us=self.clock_us(), about=about)
         for job in batch:
             _apply_one(job, transaction)
         for act in transaction.before_commit:
@@ -595,17 +693,18 @@ def _foreign(error: BaseException, path: Path) -> BaseException:
     if isinstance(error, apsw.CorruptError | apsw.NotADBError):
         return CorpusDamaged(f"{path}: is not a sound journal ({error}); restore it from a backup")
     if isinstance(error, apsw.BusyError):
-        return StoreError(f"{path}: another process has been writing for {BUSY_MS // 1000} s; try again")
+        return StoreError(f"{path}: another process has been writing for {BUSY_MS // 1000} s and more; try again")
     return error
 
 
 # --- who is writing --------------------------------------------------------------------------------------------------
 
 
-def _register_owner(transaction: Transaction) -> int:
+def _register_owner(transaction: Transaction, token: int) -> int:
     pid = os.getpid()
     transaction.execute(
-        "insert into owners(pid, boot_id, start_ticks) values(?, ?, ?)", (pid, _boot_id(), _start_ticks(pid))
+        "insert into owners(pid, boot_id, start_ticks) values(?, ?, ?)",
+        (pid, f"{_boot_id()} {_namespace()} {token}", _start_ticks(pid)),
     )
     return int(transaction.connection.last_insert_rowid())
 
@@ -625,20 +724,79 @@ def _disown(connection: apsw.Connection, owner_id: int) -> None:
 
 def owner_alive(pid: int, boot_id: str, start_ticks: int) -> bool:
     """Whether the process that registered is still the one that runs; pids are reused, start times are not."""
-    return boot_id == _boot_id() and _start_ticks(pid) == start_ticks
+    boot, _, rest = boot_id.partition(" ")
+    namespace, _, token = rest.partition(" ")
+    if start_ticks == GONE:
+        return False
+    if boot == _boot_id() and namespace in ("", _namespace()):
+        return _start_ticks(pid) == start_ticks
+    # Seen from another container, numbers of processes say nothing; what a process holds locked does.
+    return token.isdecimal() and any(_is_held(path, int(token)) for path in _LOCKS)
+
+
+_PROC = Path("/proc")
+_LOCKS: set[Path] = set()
+"""The lock files of the journals that this process has opened."""
+_CAN_LOCK = hasattr(fcntl, "F_OFD_SETLK")  # Linux; elsewhere there are no containers that share a kernel
+
+
+def _held_lock(path: Path) -> tuple[int, int]:
+    """A byte of the file beside a journal that stays locked while this process lives, and the file to close then."""
+    beside, token = path.with_name(".owners.lock"), secrets.randbits(62)
+    file = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    if _CAN_LOCK:
+        with suppress(OSError):  # a file system without locks: then only this container's processes know each other
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, _byte(fcntl.F_WRLCK, token))
+    _LOCKS.add(beside)
+    return token, file
+
+
+def _is_held(path: Path, token: int) -> bool:
+    if not _CAN_LOCK:
+        return False
+    try:
+        with path.open("rb+") as file:
+            found = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _byte(fcntl.F_WRLCK, token))
+    except OSError:
+        return False
+    return bool(struct.unpack_from("h", found)[0] != fcntl.F_UNLCK)
+
+
+def _byte(kind: int, at: int) -> bytes:
+    """A ``struct flock`` of one byte."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, at, 1, 0)
 
 
 def _boot_id() -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return "unknown"
 
 
-def _start_ticks(pid: int) -> int:
-    """Start time of a process since boot, or -1 where it does not run (a zombie does not)."""
+@cache
+def _namespace() -> str:
+    """Which processes this one sees: a container sees only its own."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return os.readlink(_PROC / "self/ns/pid")
     except OSError:
-        return -1
+        return "pid:unknown"
+
+
+def _start_ticks(pid: int) -> int:
+    """Start time of a process since boot, or -1 where it does not run (a zombie does not); 0 where nobody tells it."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0 if not _PROC.is_dir() and _runs(pid) else -1
     return -1 if fields[0] in "ZX" else int(fields[19])
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

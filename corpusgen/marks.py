@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-import xxhash
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,9 +16,13 @@ PACK = 32_768
 _PARTS = 16
 
 
+_KEY = secrets.token_bytes(16)
+"""Of this process alone, so that nobody can write texts that share a mark; marks are never kept."""
+
+
 def mark_of(text: str) -> int:
     """64 bits that stand for a text; two of a million texts share them once in thirty million such corpora."""
-    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=_KEY).digest())
 
 
 class Marks:

@@ -40,6 +40,17 @@ if TYPE_CHECKING:  # an answered run is over before these and their libraries co
     from corpusgen.stages.training import Trained
 
 
+_WORDS = {
+    "RequestRefused": "refused by the teacher",
+    "InvalidAnswer": "with answers that cannot be read",
+    "OutcomeUnknown": "of unknown outcome",
+    "NotSent": "not sent",
+    "RateLimited": "turned away by rate limits",
+    "UsageOverrun": "above what was reserved",
+}
+"""Why there is no answer, in words."""
+
+
 @asynccontextmanager
 async def generate(
     spec: Path | Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = None
@@ -190,9 +201,17 @@ async def run_task(
     await asyncio.to_thread(refresh_catalog, corpus, read_manifest(corpus.folder))
     counts = run.asker.counts
     if counts.drops:
-        missing = f"{counts.drops.total()} items have no answer: {dict(counts.drops)}"
+        why = ", ".join(f"{number:,} {_WORDS.get(name, name)}" for name, number in counts.drops.most_common())
+        missing = f"{counts.drops.total():,} items have no answer ({why})"
         raise PartialFailure(f"{missing}; corpusgen status says why, running again asks for them again")
-    return {"run_id": run.run_id, "records": counts.done, "known": counts.known, "requests": counts.sent}
+    return {
+        "run_id": run.run_id,
+        "records": counts.done,
+        "known": counts.known,
+        "elsewhere": counts.elsewhere,
+        "requests": counts.sent,
+        "other_models": dict(counts.other_models),
+    }
 
 
 async def end_batches(

@@ -20,8 +20,9 @@ Json: TypeAlias = Any
 Split: TypeAlias = Literal["train", "validation", "gold"]
 Kind: TypeAlias = Literal["response", "label", "preference", "judgement"]
 TraceKind: TypeAlias = Literal["raw", "summary", "omitted", "encrypted"]
-FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "pause"]
-"""``pause``: the teacher broke off a long turn and would go on if asked; the answer is not whole."""
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "pause", "other"]
+"""``pause``: the teacher broke off a long turn and would go on if asked; the answer is not whole. ``other``: it said
+nothing of it, or a word nobody here knows."""
 TeacherRole: TypeAlias = Literal["primary", "fallback", "mixture"]
 """Why this teacher was asked: first, because another would or could not answer, or by its share of a mixture."""
 Api: TypeAlias = Literal["chat", "completion", "responses", "messages"]
@@ -269,7 +270,7 @@ def digest(value: Json) -> str:
 
 
 def _has_fraction(written: bytes) -> bool:
-    """Whether a number may be a whole one with a fraction; versions and addresses in texts hardly ever look like one."""
+    """Whether a number may be a whole one with a fraction; versions and addresses in texts hardly look like one."""
     point = written.find(b".0")
     while point >= 0:
         # A whole number below 2**53 has at most 16 digits, and stands after one of these or at the very beginning.

@@ -228,7 +228,7 @@ class TeacherSpec(_Part):
     """One teacher and how to ask it."""
 
     name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._:/-]*$",
+        pattern=r"^[a-z0-9][a-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._:@/-]*$",
         description="kind/model, such as embedded/smollm2-135m",
     )
     parameters: dict[str, Any] = Field(description="Sent with every request; max_tokens is required")
@@ -239,6 +239,9 @@ class TeacherSpec(_Part):
     )
     api_version: str | None = Field(
         None, pattern=r"^[A-Za-z0-9.-]{1,40}$", description="Version of the provider's API, where it has several"
+    )
+    transport: Literal["http", "sdk"] = Field(
+        "http", description="sdk: requests are written by the provider's official SDK, at more processor time"
     )
     provider: str | None = Field(None, description="Who runs the server, as the terms registry spells it")
     route: Literal["api", "aggregator", "cloud", "self_hosted", "mock"] | None = None
@@ -271,6 +274,8 @@ class TeacherSpec(_Part):
             yield ("parameters", "max_tokens"), f"must be a whole number of 1 or more, found {_shown(limit)}"
         if self.free and self.price is not None:
             yield ("free",), "free: true and price exclude each other; remove one"
+        if self.transport == "sdk" and self.name.startswith(("embedded/", "scripted/")):
+            yield ("transport",), f"{self.name} is asked without a network, so there is no SDK for it; remove this"
         if self.key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_env):
             # What stands there may be the key itself, so it is not repeated.
             yield ("key_env",), "must be the name of an environment variable, such as MY_API_KEY, never the key itself"
@@ -431,6 +436,8 @@ class TaskSpec(_Part):
     def _unlike_teachers(self) -> Iterator[tuple[Place, str]]:
         """What several teachers of one task may not be."""
         if len(self.teachers) == 1:
+            if self.teachers[0].weight is not None:
+                yield ("teachers", 0, "weight"), "is a share among several teachers; remove it"
             return
         if self.kind == "label":
             # Each teacher's log-probabilities are off in their own way, and one calibration is chosen for all.
@@ -460,7 +467,7 @@ class TaskSpec(_Part):
         fields = self.model_dump(mode="json", exclude={"budget", "aims", "description"}, exclude_defaults=True)
         for teacher in fields["teachers"]:
             # A corrected price must not begin a new run, whose cap would be whole again.
-            for name in ("in_flight", "rate", "timeout_s", "price", "free", "unbilled"):
+            for name in ("in_flight", "rate", "timeout_s", "price", "free", "unbilled", "transport"):
                 teacher.pop(name, None)
         # The same question by another lane is the same task; what is left must look as if nothing had been written.
         asking = fields.pop("asking", {})

@@ -336,7 +336,7 @@ def message(text: str, mark: str = "") -> dict[str, Any]:
         "type": "message",
         "role": "assistant",
         "model": "claude",
-        "content": [] if mark == "invalid" else [{"type": "text", "text": f"about {text[-12:]}"}],
+        "content": None if mark == "invalid" else [{"type": "text", "text": f"about {text[-12:]}"}],
         "stop_reason": None if mark == "invalid" else "end_turn",
         "stop_sequence": None,
         "usage": {"input_tokens": INPUT_TOKENS, "output_tokens": out, "service_tier": "batch"},

@@ -7,10 +7,12 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from corpusgen.teachers.limits import Limit
 from corpusgen.teachers.rates import Rates, Ticket
+from corpusgen.teachers.shares import Note, share_of
 
 
 class Limiter(Protocol):
@@ -157,7 +159,7 @@ class World:
     def run(self, until: float = 1e4) -> World:
         for client in self.clients:
             client.waiting = min(client.workers, client.prompts)
-            self.at(0.0, lambda client=client: self.release(client))
+            self.at(0.0, partial(self.release, client))
         while self.events and self.now < until:
             self.now, _, act = heapq.heappop(self.events)
             act()
@@ -241,3 +243,51 @@ def pace(
         lost=prompts - client.answered,
         wall_s=world.now,
     )
+
+
+@dataclass(kw_only=True)
+class Board:
+    """Where clients leave notes for each other, as processes do in a journal."""
+
+    world: World
+    notes: dict[str, Note] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
+    awaited: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def renew(self, client: Client, member: str) -> None:
+        """Leave a note, read the others' and take what is ours; nothing more once everything is answered."""
+        if client.answered >= client.prompts:
+            del self.notes[member]
+            return
+        rates, notes = client.rates, self.notes
+        self.awaited.setdefault(member, {name: note.round for name, note in notes.items()})
+        sent, self.counted[member] = self.counted.get(member, 0), rates.count
+        self.notes[member] = Note(
+            member=member,
+            used=min(1.0, (rates.count - sent) / rates.found) if rates.found else 0.0,
+            wanting=client.waiting > 0,
+            round=notes[member].round + 1 if member in notes else 1,
+            found=rates.found,
+        )
+        others = [note.found for note in self.notes.values() if note.found and note.member != member]
+        rates.found_elsewhere = max(others, default=rates.found_elsewhere)
+        rates.claim(share_of(member, self.notes.values(), self.awaited[member]), self.world.now)
+        self.world.release(client)
+        self.world.at(self.world.now + (1.0 if rates.share else 0.2), lambda: self.renew(client, member))
+
+
+def side_by_side(server: Server, *, prompts: int, workers: int, later_s: float) -> list[Client]:
+    """Two clients that know nothing of a server's limit; the second begins so much later."""
+    clients = [Client(rates=Rates(draw=random.Random(at).random), prompts=prompts, workers=workers) for at in (1, 2)]
+    world = World(server=server, clients=clients[:1])
+    board = Board(world=world)
+
+    def begin() -> None:
+        board.renew(clients[1], "2")
+        clients[1].waiting = workers
+        world.release(clients[1])
+
+    world.at(0.0, lambda: board.renew(clients[0], "1"))
+    world.at(later_s, begin)
+    world.run()
+    return clients

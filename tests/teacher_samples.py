@@ -94,7 +94,8 @@ def every_format(**changes: Any) -> Handler:
     bodies = {"completions": both, "responses": told, "messages": claude()}
 
     async def handler(asked: web.Request) -> web.Response:
-        body = {**bodies[asked.path.rpartition("/")[2]], **changes}
+        # In a cloud the path ends with the model and what is wanted of it.
+        body = {**bodies.get(asked.path.rpartition("/")[2], bodies["messages"]), **changes}
         return web.Response(body=orjson.dumps(body), headers={"x-request-id": "req-1"})
 
     return handler

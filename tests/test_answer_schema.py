@@ -21,7 +21,7 @@ MENDING = {
     "answers": [{"contains": "That does not do", "text": FITS}, {"contains": "word 0001", "text": "a bird"}],
     "default": {"text": f"```json\n{FITS}\n```"},
 }
-HOPELESS = {"answers": [{"contains": "word 0001", "text": '{"kind": 7}'}], "default": {"text": FITS}}
+HOPELESS: dict[str, Any] = {"answers": [{"contains": "word 0001", "text": '{"kind": 7}'}], "default": {"text": FITS}}
 HOPELESS["answers"].append({"contains": "That does not do", "text": '{"kind": 8}'})
 
 
@@ -52,7 +52,7 @@ COSTS = "sum(cost_microusd) as n from records"
 
 
 def test_the_second_turn_carries_the_answer_and_what_is_wrong_with_it(tmp_path: Path) -> None:
-    script = {"default": {"text": FITS}}
+    script: dict[str, Any] = {"default": {"text": FITS}}
     script["answers"] = [{"contains": "it is not JSON", "text": FITS}, {"contains": "word", "text": "a bird"}]
     corpus = run(tmp_path, script)
     assert rows(corpus, "select count(structured) as n from records") == [{"n": 4}]
@@ -74,8 +74,8 @@ def test_what_fits_not_even_then_is_kept_as_failed_and_left_out_of_datasets(tmp_
 
 
 def test_a_truncated_answer_is_told_to_be_briefer(tmp_path: Path) -> None:
-    script = {"answers": [{"contains": "be briefer", "text": FITS}]}
-    script["default"] = {"text": '{"kind": "bi', "finish_reason": "length"}  # type: ignore[assignment] # two shapes
+    script: dict[str, Any] = {"answers": [{"contains": "be briefer", "text": FITS}]}
+    script["default"] = {"text": '{"kind": "bi', "finish_reason": "length"}
     assert rows(run(tmp_path, script), "select count(structured) as n from records") == [{"n": 4}]
 
 

@@ -7,7 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,13 +19,15 @@ from command import corpusgen
 from flow_samples import write_task
 
 from corpusgen.budget.ledger import Ledger
-from corpusgen.corpus import Corpus
+from corpusgen.corpus import Corpus, utc_now
 from corpusgen.errors import BudgetExhausted, Interrupted, PartialFailure, RequestRefused, UsageOverrun
 from corpusgen.mock.bill import Prices
 from corpusgen.mock.server import Options, mock_teacher
 from corpusgen.pipeline import generate
 from corpusgen.spec import load_spec
 from corpusgen.stages.verifying import verify
+from corpusgen.teachers.batches import lines_of
+from corpusgen.teachers.transport import Transport
 
 PRICES = Prices(input_per_mtok=10_000_000, output_per_mtok=40_000_000)
 
@@ -458,3 +460,15 @@ async def test_answers_that_do_not_fit_their_schema_are_mended_in_the_next_batch
     assert (seen.states, len(double.batches)) == ({"settled": 8}, 2)
     assert not double.live
     assert seen.wrong == []
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+async def test_a_line_that_is_too_long_is_lost_alone(size: int) -> None:
+    text = b'{"a":1}\n' + b"x" * 50 + b'\n\n{"b":2}\n{"c":3}'
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(0, len(text), size):
+            yield text[at : at + size]
+
+    found = [line async for line in lines_of(chunks(), Transport(base_url="https://h.example", clock=utc_now), most=20)]
+    assert found == [b'{"a":1}', b'{"b":2}', b'{"c":3}']

@@ -18,12 +18,14 @@ def fact(**fields: object) -> BillingFact:
     return BillingFact.model_validate({"as_of": "2026-01-01", **plain, **fields})
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
+@pytest.mark.parametrize("status", [401, 404, 405, 413, 415])
 def test_a_refusal_owes_nothing_unless_it_is_known_to(status: int) -> None:
     assert not NOTHING_KNOWN.may_charge(status)
 
 
-@pytest.mark.parametrize("status", [101, 204, 301, 307, 408, 409, 429, 500, 502, 503, 504, 529, 999])
+@pytest.mark.parametrize(
+    "status", [101, 204, 301, 307, 400, 402, 403, 408, 409, 422, 429, 451, 500, 502, 503, 504, 529, 999]
+)
 def test_what_may_follow_work_that_was_done_may_be_charged(status: int) -> None:
     assert NOTHING_KNOWN.may_charge(status)
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from command import corpusgen as command
 from flow_samples import Server, asker_of, cap, endpoint, open_corpus, prompts, saying, states, violations, write_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from teacher_samples import server
 
 import corpusgen
 from corpusgen.budget.amounts import Amounts, in_period, period_of
-from corpusgen.budget.ledger import Balance, Cap, Intent, Ledger, Reservation, balances, remove_caps
+from corpusgen.budget.ledger import Balance, Cap, Intent, Ledger, Reservation, balances, remove_caps, reset_clock
 from corpusgen.cli.options import parse_budget
 from corpusgen.corpus import microseconds
 from corpusgen.errors import BudgetExhausted, UsageError
@@ -278,3 +279,40 @@ def test_seconds_that_are_none_are_refused(wrong: object) -> None:
         seconds(wrong)
     with pytest.raises(UsageError):
         parse_budget(f"wall_s={wrong}")
+
+
+async def test_a_clock_that_was_once_ahead_freezes_no_cap_once_a_person_says_so(
+    tmp_path: Path, journal: Journal, clock: Clock
+) -> None:
+    ledger = Ledger(journal)
+
+    async def spend() -> None:
+        given = await ledger.reserve(intent())
+        await journal.run(lambda transaction: ledger.settle(transaction, given, Amounts(requests=1)))
+
+    await ledger.set_caps([of(1)])
+    clock.now = EVENING + 1830 * DAY
+    await spend()
+    clock.now = EVENING + DAY
+    with pytest.raises(BudgetExhausted, match=r"clock says 2026-12-01 23:00 UTC, .* at 2031-12-04 .* reset-clock"):
+        await spend()
+    reset = journal.run_now(lambda transaction: reset_clock(transaction, by="ann", reason="a flat battery"))
+    assert reset is not None
+    assert reset.call_id == 1
+    await spend()
+    with pytest.raises(BudgetExhausted, match=r"on 2026-12-01 \(UTC\)"):
+        await spend()
+    clock.now += DAY
+    await ledger.set_caps([of(1)])
+    await spend()
+    assert journal.run_now(lambda transaction: reset_clock(transaction, by="ann", reason="again")) is None
+    rows = journal.query("select before, after, by, reason from reconciliations")
+    assert rows == [("clock at 2031-12-04 23:00 UTC", "clock at 2026-12-01 23:00 UTC", "ann", "a flat battery")]
+
+
+def test_the_command_that_resets_the_clock_wants_a_name_and_a_reason(tmp_path: Path) -> None:
+    with open_corpus(tmp_path):
+        pass
+    assert command("budget", "reset-clock", "--corpus", tmp_path, "--by", "ann").code == 2
+    done = command("budget", "reset-clock", "--corpus", tmp_path, "--by", "ann", "--reason", "x", "--json")
+    assert (done.code, done.object) == (0, {"reset": None})

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flow_samples import open_corpus, write_task
 
 from corpusgen.corpus import Corpus
+from corpusgen.errors import CorpusDamaged
 from corpusgen.fanout import answers
 from corpusgen.journal import Journal
 from corpusgen.prompting.prompts import Prompt, prompts
 from corpusgen.records import Completion, Reply, Request
+from corpusgen.spec import TeacherSpec
 from corpusgen.stages import committing
 from corpusgen.stages.committing import ROWS_PER_SHARD, commit_records, committed_shards, one_at_a_time
 from corpusgen.stages.opening import Run, open_run
+from corpusgen.stages.rereading import reader_of
 from corpusgen.stages.task import load_task, request_for
+from corpusgen.store.answers import Card
 from corpusgen.store.manifest import Manifest, read_manifest
 from corpusgen.store.shards import read_records
+from corpusgen.teachers.registry import open_teacher
 from corpusgen.teachers.scripted import Scripted
 
 ITEMS = 10
@@ -176,3 +183,38 @@ def test_one_process_at_a_time_commits(tmp_path: Path) -> None:
 
 def test_ten_thousand_places_of_a_run_are_a_shard() -> None:
     assert ROWS_PER_SHARD == 10_000, "another number would write the same run to other files"
+
+
+def test_a_reply_is_read_by_the_teacher_that_gave_it_and_by_no_namesake(tmp_path: Path) -> None:
+    urls = ("https://openrouter.ai/api/v1", "http://127.0.0.1:8000/v1")
+    specs = [TeacherSpec(name="endpoint/m", base_url=url, parameters={"max_tokens": 1}) for url in urls]
+    router, here = (open_teacher(spec, sending=False) for spec in specs)
+    with open_corpus(tmp_path) as corpus:
+        run = json.dumps({"teachers": [spec.model_dump(mode="json", exclude_none=True) for spec in specs]})
+        corpus.journal.run_now(
+            lambda transaction: transaction.execute(
+                "insert into runs(run_id, task, spec_digest, spec, status, started_us)"
+                " values('r', 't', 's', ?, 'open', 0)",
+                (run,),
+            ).close()
+        )
+        for teacher in (router, here):
+            card = Card(**{**CARD, "teacher": "endpoint/m", "model": "m", "identity": teacher.card.identity})
+            assert reader_of(corpus, [router])(card).card.identity == teacher.card.identity
+            assert reader_of(corpus)(card).card.identity == teacher.card.identity
+        with pytest.raises(CorpusDamaged, match="no run here names"):
+            reader_of(corpus, [router])(Card(**{**CARD, "teacher": "endpoint/n"}))
+
+
+CARD: dict[str, Any] = {
+    "teacher": "",
+    "provider": "",
+    "model": "",
+    "route": "",
+    "host": "",
+    "identity": "",
+    "revision": "",
+    "terms_set_id": "",
+    "terms_ids": (),
+    "outputs_train": "allowed",
+}

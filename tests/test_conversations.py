@@ -21,7 +21,7 @@ from corpusgen.stages.task import Task, connect, load_task, request_for
 from corpusgen.teachers.reading import body_of
 
 PROMPT = "---\nname: chat\ninputs: [messages]\n---\nsystem:\nBe brief.\nmessages:\n"
-TALK = [
+TALK: list[dict[str, Any]] = [
     {"role": "user", "content": "What swims?"},
     {"role": "assistant", "content": "A trout."},
     {"role": "user", "content": [{"type": "text", "text": "And "}, {"type": "text", "text": "flies?"}]},

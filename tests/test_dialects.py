@@ -14,6 +14,7 @@ from teacher_samples import TickingClock, chat_reply, claude, ranked, reply, res
 from corpusgen.budget.rate import Rate
 from corpusgen.errors import InvalidAnswer, RequestRefused, UnsupportedParameter, UsageError
 from corpusgen.records import Api, Completion, Message, Reply, Request, Usage
+from corpusgen.teachers import endpoint
 from corpusgen.teachers.billing import load_rows, shipped_rows
 from corpusgen.teachers.endpoint import Endpoint
 from corpusgen.teachers.messages_wire import messages_body, read_message
@@ -192,14 +193,14 @@ def test_mistrals_parts_are_told_apart() -> None:
 
 def test_of_several_answers_those_that_can_be_read_are_kept() -> None:
     good = {"finish_reason": "stop", "message": {"content": "a"}}
-    body = reply(choices=[good, {"finish_reason": "bored"}, {**good, "message": {"content": "c"}}])
+    body = reply(choices=[good, {"finish_reason": "stop", "message": 7}, {**good, "message": {"content": "c"}}])
     read = told("vllm/m", body, n=3)
     assert [(one.text, one.choice_index) for one in read] == [("a", 0), ("c", 2)]
 
 
 def test_no_answer_of_several_is_no_answer() -> None:
-    with pytest.raises(InvalidAnswer, match="bored"):
-        told("vllm/m", reply(choices=[{"finish_reason": "bored"}] * 2), n=2)
+    with pytest.raises(InvalidAnswer, match="message"):
+        told("vllm/m", reply(choices=[{"finish_reason": "stop"}] * 2), n=2)
 
 
 def test_more_answers_than_were_asked_for_are_not_believed() -> None:
@@ -220,14 +221,7 @@ def test_without_a_count_several_answers_are_booked_at_the_most_all_can_have() -
     [
         (response(status="failed", error={"code": "server_error", "message": "no"}), "HTTP 200 with an error"),
         (response(status="queued"), "status completed"),
-        (response(status="incomplete", incomplete_details={"reason": "bored"}), "bored"),
-        (response(output=[]), "output_text"),
         (response(output=7), "a list as output"),
-        (response(usage={"input_tokens": 1, "output_tokens": -1}), "usage.output_tokens"),
-        (
-            response(usage={"input_tokens": 1, "output_tokens": 1, "input_tokens_details": {"cached_tokens": 2}}),
-            "contradicts itself",
-        ),
     ],
 )
 def test_a_response_that_is_none_says_what_was_found(body: Any, said: str) -> None:
@@ -238,21 +232,54 @@ def test_a_response_that_is_none_says_what_was_found(body: Any, said: str) -> No
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (claude(stop_reason="bored"), "a stop_reason out of"),
-        (claude(stop_reason=None), "a stop_reason"),
-        (claude({"type": "text", "text": ""}), "text in its content"),
         (claude(content=7), "a list as content"),
-        (claude(usage={"input_tokens": 1.5, "output_tokens": 1}), "usage.input_tokens"),
         (claude({"type": "tool_use", "id": "x", "name": "f", "input": "text"}, stop_reason="tool_use"), "input"),
-        (
-            claude(usage={"input_tokens": 1, "output_tokens": 1, "output_tokens_details": {"thinking_tokens": 2}}),
-            "contradicts itself",
-        ),
     ],
 )
 def test_a_message_that_is_none_says_what_was_found(body: Any, said: str) -> None:
     with pytest.raises(InvalidAnswer, match=said):
         read_message(orjson.dumps(body))
+
+
+@pytest.mark.parametrize("reason", ["compaction", None, 7])
+def test_a_message_that_ended_for_an_unknown_reason_is_kept(reason: Any) -> None:
+    read = read_message(orjson.dumps(claude({"type": "text", "text": "animal"}, stop_reason=reason)))
+    assert (read.text, read.finish_reason) == ("animal", "other")
+
+
+def test_a_response_that_is_incomplete_for_an_unknown_reason_is_kept() -> None:
+    body = response("animal", status="incomplete", incomplete_details={"reason": "bored"})
+    assert (read_response(orjson.dumps(body)).text, read_response(orjson.dumps(body)).finish_reason) == (
+        "animal",
+        "other",
+    )
+
+
+def test_an_answer_without_words_is_an_empty_answer() -> None:
+    assert read_response(orjson.dumps(response(output=[]))).text == ""
+    assert read_message(orjson.dumps(claude({"type": "text", "text": ""}))).text == ""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        response(usage={"input_tokens": 1, "output_tokens": -1}),
+        response(usage={"input_tokens": 1, "output_tokens": 1, "input_tokens_details": {"cached_tokens": 2}}),
+    ],
+)
+def test_impossible_figures_of_a_response_are_no_count(body: Any) -> None:
+    assert not read_response(orjson.dumps(body)).usage.counted
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_tokens": 1.5, "output_tokens": 1},
+        {"input_tokens": 1, "output_tokens": 1, "output_tokens_details": {"thinking_tokens": 2}},
+    ],
+)
+def test_impossible_figures_of_a_message_are_no_count(usage: Any) -> None:
+    assert not read_message(orjson.dumps(claude(usage=usage))).usage.counted
 
 
 def test_a_block_of_an_unknown_kind_is_passed_over() -> None:
@@ -379,3 +406,71 @@ def test_log_probabilities_of_a_token_without_bytes_are_those_of_its_text() -> N
     (read,) = told("vllm/m", body)
     assert read.logprobs is not None
     assert read.logprobs.token_bytes == (b"an",)
+
+
+# --- what would pass a bound ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("max_completion_tokens", "write max_tokens"),
+        ("max_new_tokens", "write max_tokens"),
+        ("n_predict", "write max_tokens"),
+        ("use_beam_search", "write asking.samples"),
+        ("best_of", "write asking.samples"),
+        ("models", "write teachers"),
+        ("plugins", "fees"),
+        ("enable_search", "fees"),
+        ("tools", "beside teachers"),
+    ],
+)
+@pytest.mark.parametrize("who", ["openrouter/m", "vllm/m", "openai/gpt-4.1"])
+def test_what_bounds_or_multiplies_an_answer_has_one_name(who: str, name: str, instead: str) -> None:
+    with pytest.raises(UnsupportedParameter, match=instead):
+        check_parameters(teacher(who).card, {"max_tokens": 1, name: 9})
+
+
+@pytest.mark.parametrize(("upstream", "bill"), [(0.0031, 3250), (None, None), ("much", None)])
+def test_a_key_of_ones_own_behind_openrouter_is_paid_for_too(upstream: Any, bill: int | None) -> None:
+    usage = {"prompt_tokens": 40, "completion_tokens": 90, "cost": 0.00015, "is_byok": True}
+    details = {"cost_details": {"upstream_inference_cost": upstream}}
+    (read,) = told("openrouter/m", chat_reply(usage={**usage, **details}))
+    assert read.usage.billed_microusd == bill
+
+
+@pytest.mark.parametrize("usage", [{"cost": 0}, {"cost": 0, "prompt_tokens": 3, "completion_tokens": 0}])
+def test_a_bill_without_counts_is_not_believed(usage: Any) -> None:
+    (read,) = told("openrouter/m", chat_reply(usage=usage))
+    assert (read.usage.billed_microusd, read.usage.output_tokens, read.usage.counted) == (None, 9, False)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"reasoning_content": "long"},
+        {"refusal": "no"},
+    ],
+)
+def test_whatever_was_written_was_paid_for(message: Any) -> None:
+    body = chat_reply({"content": None, **message}, usage={"prompt_tokens": 3, "completion_tokens": 0})
+    (read,) = told("vllm/m", body)
+    assert (read.usage.output_tokens, read.usage.counted) == (9, False)
+
+
+def test_the_version_that_is_asked_for_is_part_of_the_question() -> None:
+    new, old = teacher("anthropic/m"), teacher("anthropic/m", api_version="2023-06-01")
+    assert (new.card.identity, old.card.identity) == (
+        "anthropic@https://api.anthropic.com api-version 2026-10-21",
+        "anthropic@https://api.anthropic.com api-version 2023-06-01",
+    )
+    assert teacher("groq/m").card.identity == "groq@https://api.groq.com"
+
+
+def test_what_is_sent_with_every_request_is_part_of_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = endpoint.row_of(spec("groq/m"))
+    assert row is not None
+    saying = row.model_copy(update={"body": {"store": False}})
+    monkeypatch.setattr(endpoint, "row_of", lambda _: saying)
+    assert teacher("groq/m").card.identity == 'groq@https://api.groq.com {"store":false}'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -29,6 +30,7 @@ from corpusgen.errors import (
 from corpusgen.fanout import Asker, answers
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Record, Request
+from corpusgen.stages.reconciling import accept
 from corpusgen.teachers.scripted import Rule, Scripted, ScriptedAnswer, ScriptedUsage
 
 
@@ -179,6 +181,25 @@ async def test_what_fails_for_good_is_dropped_with_its_reason_when_asked_to(corp
     assert drops == [("prompt 00002", "RequestRefused", "too long")]
 
 
+async def test_many_refused_prompts_at_the_head_of_a_file_do_not_stop_the_others(corpus: Corpus) -> None:
+    rule = failing_first(10, RequestRefused("too long", status=400))
+    assert len(await read(asker_of(corpus, rule, on_failure="drop"), prompts(20))) == 10
+
+
+async def test_a_teacher_that_refuses_everything_is_not_asked_about_a_whole_file(corpus: Corpus) -> None:
+    rule = failing_first(1000, RequestRefused("no such thing", status=400))
+    asker = asker_of(corpus, rule, on_failure="drop", in_flight=2)
+    with pytest.raises(RequestRefused, match="failed 100 times in a row"):
+        await read(asker, prompts(400))
+    assert asker.counts.sent <= 102
+
+
+async def test_who_fails_again_and_again_is_named_with_what_to_do(corpus: Corpus) -> None:
+    asker = asker_of(corpus, failing_first(8, TeacherTimeout("late")), on_failure="drop", attempts=1, in_flight=1)
+    with pytest.raises(TeacherTimeout, match=r"failed 8 times in a row.*late.*base_url"):
+        await read(asker, prompts(20))
+
+
 async def test_an_answer_takes_back_an_earlier_drop(corpus: Corpus) -> None:
     rule = failing_at("prompt 00002", RequestRefused("too long", status=400))
     await read(asker_of(corpus, rule, on_failure="drop"), prompts(5))
@@ -192,6 +213,31 @@ async def test_a_refusal_no_prompt_would_escape_ends_the_run(corpus: Corpus) -> 
     with pytest.raises(RequestRefused, match="wrong key"):
         await read(asker, prompts(1000))
     assert asked(asker) < 10
+
+
+async def test_one_flagged_prompt_in_a_hundred_gives_99_records_and_one_listed_reason(corpus: Corpus) -> None:
+    rule = failing_at("prompt 00042", RequestRefused("your input was flagged", status=403))
+    assert len(await read(asker_of(corpus, rule, on_failure="drop", in_flight=1), prompts(100))) == 99
+    drops = corpus.journal.query("select item_id, reason, detail from drops")
+    assert drops == [("prompt 00042", "RequestRefused", "your input was flagged")]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_teacher_that_refuses_before_it_ever_answered_ends_the_run(corpus: Corpus, status: int) -> None:
+    asker = asker_of(corpus, lambda _: RequestRefused("no", status=status), on_failure="drop", in_flight=1)
+    with pytest.raises(RequestRefused):
+        await read(asker, prompts(100))
+    assert asked(asker) == 1
+
+
+async def test_a_run_taken_up_passes_a_flagged_prompt_and_a_lost_permission_ends_it(corpus: Corpus) -> None:
+    await read(asker_of(corpus, saying()), prompts(2))
+    flagged = failing_at("prompt 00002", RequestRefused("flagged", status=403))
+    assert len(await read(asker_of(corpus, flagged, on_failure="drop", in_flight=1), prompts(4))) == 3
+    asker = asker_of(corpus, lambda _: RequestRefused("gone", status=404), on_failure="drop", in_flight=1)
+    with pytest.raises(RequestRefused, match="gone"):
+        await read(asker, prompts(100))
+    assert asked(asker) == 8
 
 
 async def test_a_bug_in_a_teacher_arrives_as_itself_and_is_booked_as_unknown(corpus: Corpus) -> None:
@@ -265,6 +311,23 @@ async def test_usage_above_the_bound_is_booked_in_full_and_stops_the_teacher(cor
     assert corpus.journal.query("select count(*) from answers") == [(overrun,)]
     (tokens,) = (balance for balance in balances(corpus.journal, ["corpus"]) if balance.unit == "tokens")
     assert tokens.settled == 5005 * overrun
+
+
+async def test_usage_above_the_bound_stops_the_teacher_in_every_process_until_a_person_allows_it(
+    corpus: Corpus,
+) -> None:
+    absurd = ScriptedUsage(input_tokens=5000, output_tokens=5)
+    with pytest.raises(UsageOverrun):
+        await read(asker_of(corpus, saying(usage=absurd), in_flight=1), prompts(1))
+    later = asker_of(corpus, saying())
+    with pytest.raises(UsageOverrun, match=r"corpusgen reconcile --accept 1 --by NAME"):
+        await read(later, prompts(5))
+    assert asked(later) == 0
+    done = accept(corpus, [1], by="ann", reason="their counter was broken")
+    assert done.notes == ("call 1 stays booked as it is, and scripted/test may be asked again",)
+    assert len(await read(asker_of(corpus, saying()), prompts(5))) == 5
+    assert corpus.journal.query("select before, by from reconciliations") == [("overrun", "ann")]
+    assert not violations(corpus.journal)
 
 
 # --- identical prompts -----------------------------------------------------------------------------------------------
@@ -402,6 +465,21 @@ async def test_a_label_outside_the_top_k_is_asked_for_again_with_a_larger_k(corp
     assert record.label_logprobs == (-0.1, -3.0, -4.0)
     assert [request.parameters["top_logprobs"] for request in _requests(asker)] == [2, 20]
     assert len(record.request_keys) == 2
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_an_answer_that_lacks_a_label_is_a_record_where_its_teacher_is_asked_no_more(
+    corpus: Corpus, several: bool
+) -> None:
+    def rule(_: Request) -> ScriptedAnswer:
+        asker.standing.out = UsageOverrun("what a neighbour met meanwhile")
+        return ScriptedAnswer(text="hello", label_logprobs={"animal": -0.1, "plant": -3.0})
+
+    asker = asker_of(corpus, rule, labels=LABELS, at_once=asyncio.Semaphore(4))
+    whole = replace(asker, panel=(asker,)) if several else asker
+    (record,) = await read(whole, prompts(1, top_logprobs=2))
+    assert (record.label_logprobs, asked(asker)) == ((-0.1, -3.0, None), 1)
+    assert corpus.journal.query("select count(*) from records") == [(1,)]
 
 
 async def test_a_label_that_stays_outside_is_none_and_never_a_constant(corpus: Corpus) -> None:

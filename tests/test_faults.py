@@ -7,12 +7,14 @@ than what is booked) and the neighbours' answers.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from fault_samples import Outcome, ask, options, said
+from flow_samples import open_corpus
 
 from corpusgen.errors import (
     BudgetExhausted,
@@ -25,6 +27,7 @@ from corpusgen.errors import (
     TeacherTimeout,
     UsageOverrun,
 )
+from corpusgen.fanout import UNCOUNTED
 from corpusgen.mock.plan import KINDS, FaultPlan, parse_faults
 from corpusgen.mock.server import mock_teacher
 from corpusgen.teachers.billing import NOTHING_KNOWN, Billing
@@ -45,30 +48,28 @@ class Expected:
 
 REFUSED = Expected(error=RequestRefused, state="released", ends="dropped")
 NO_ENTRY = Expected(error=RequestRefused, state="released", ends="stopped")
-REFUSED_AND_CHARGED = Expected(
-    error=RequestRefused, state="unknown", ends="dropped", billing=Billing(known={400: True})
-)
-REDIRECTED = Expected(error=RequestRefused, state="unknown", ends="dropped")
+MAYBE_CHARGED = Expected(error=RequestRefused, state="unknown", ends="dropped")
 SLOW_DOWN = Expected(error=RateLimited, state="unknown", ends="answered")
 FAULT = Expected(error=TeacherFault, state="unknown", ends="answered")
 LATE = Expected(error=TeacherTimeout, state="unknown", ends="answered", timeout_s=0.4)
 INVALID = Expected(error=InvalidAnswer, state="unknown", ends="answered")
 KEPT = Expected(error=None, state="settled", ends="answered")
+GUESSED = Expected(error=None, state="unknown", ends="answered")
 OVERRUN = Expected(error=UsageOverrun, state="overrun", ends="stopped")
 UNSENT = Expected(error=NotSent, state="released", ends="stopped")
 UNHEARD = Expected(error=NotSent, state="released", ends="stopped", timeout_s=0.4)
 
 EXPECTED = {
-    "400": REFUSED,
-    "400-billed": REFUSED_AND_CHARGED,
+    "400": MAYBE_CHARGED,
+    "400-billed": MAYBE_CHARGED,
     "401": NO_ENTRY,
-    "402": NO_ENTRY,
-    "403": NO_ENTRY,
-    "404": NO_ENTRY,
+    "402": Expected(error=RequestRefused, state="unknown", ends="stopped"),
+    "403": MAYBE_CHARGED,
+    "404": REFUSED,
     "408": FAULT,
     "409": FAULT,
     "413": REFUSED,
-    "422": REFUSED,
+    "422": MAYBE_CHARGED,
     "429": SLOW_DOWN,
     "429-date": SLOW_DOWN,
     "429-far-date": SLOW_DOWN,
@@ -90,7 +91,7 @@ EXPECTED = {
     "999": FAULT,
     "101": INVALID,
     "204": INVALID,
-    "redirect": REDIRECTED,
+    "redirect": MAYBE_CHARGED,
     "error-body": INVALID,
     "html": INVALID,
     "empty-body": INVALID,
@@ -100,24 +101,24 @@ EXPECTED = {
     "deep-json": INVALID,
     "no-choices": INVALID,
     "two-choices": INVALID,
-    "null-content": INVALID,
-    "empty-content": INVALID,
-    "unknown-finish": INVALID,
-    "no-finish": INVALID,
+    "null-content": KEPT,
+    "empty-content": KEPT,
+    "unknown-finish": KEPT,
+    "no-finish": KEPT,
     "length": KEPT,
     "content-filter": KEPT,
     "refusal": KEPT,
-    "usage-missing": KEPT,
-    "usage-null": KEPT,
-    "usage-negative": INVALID,
-    "usage-float": INVALID,
-    "usage-string": INVALID,
-    "usage-zero": KEPT,
-    "usage-no-input": KEPT,
-    "usage-no-output": KEPT,
+    "usage-missing": GUESSED,
+    "usage-null": GUESSED,
+    "usage-negative": GUESSED,
+    "usage-float": GUESSED,
+    "usage-string": GUESSED,
+    "usage-zero": GUESSED,
+    "usage-no-input": GUESSED,
+    "usage-no-output": GUESSED,
     "usage-thoughts": KEPT,
-    "usage-contradicts": INVALID,
-    "usage-absurd": INVALID,
+    "usage-contradicts": GUESSED,
+    "usage-absurd": GUESSED,
     "usage-huge": OVERRUN,
     "strange-names": KEPT,
     "endless-names": KEPT,
@@ -129,9 +130,9 @@ EXPECTED = {
     "control-characters": KEPT,
     "nan-logprobs": INVALID,
     "infinite-logprobs": INVALID,
-    "positive-logprobs": INVALID,
+    "positive-logprobs": KEPT,
     "minus-9999-logprobs": KEPT,
-    "string-logprobs": INVALID,
+    "string-logprobs": KEPT,
     "reset-before-answer": FAULT,
     "close-before-answer": FAULT,
     "reset-in-body": FAULT,
@@ -161,7 +162,7 @@ EXPECTED = {
     "tls-failure": UNSENT,
 }
 
-OTHER_WORDS = {"content-filter", "refusal", "nul-characters", "control-characters"}
+OTHER_WORDS = {"content-filter", "refusal", "nul-characters", "control-characters", "null-content", "empty-content"}
 """Kinds whose answer is kept and says something else than the mock teacher would have."""
 
 
@@ -195,7 +196,7 @@ def assert_the_call_is_kept_as(expected: Expected, outcome: Outcome, *, at: int)
     call = outcome.calls[at]
     assert call.state == expected.state
     if expected.error is None or expected.state == "overrun":
-        assert call.error is None
+        assert call.error == (UNCOUNTED if expected is GUESSED else None)
     else:
         assert (call.error or "").startswith(f"{expected.error.__name__}: ")
     if expected.state in ("released", "unknown"):
@@ -266,6 +267,14 @@ async def test_what_is_documented_to_be_free_is_given_back(kind: str, tmp_path: 
     assert outcome.booked["requests"] == 2
 
 
+@pytest.mark.parametrize("kind", ["400", "403", "422"])
+async def test_a_refusal_that_is_documented_to_be_free_is_given_back(kind: str, tmp_path: Path) -> None:
+    async with mock_teacher(options()) as mock:
+        outcome = await ask(tmp_path, mock, ["before", f"fault:{kind}*1"], billing=None)
+    assert [call.state for call in outcome.calls] == ["settled", "released"]
+    assert outcome.booked["microusd"] == mock.bill.microusd
+
+
 @pytest.mark.parametrize("kind", ["408", "409", "504", "500-cut"])
 async def test_what_the_table_does_not_speak_of_stays_unconfirmed(kind: str, tmp_path: Path) -> None:
     async with mock_teacher(options()) as mock:
@@ -279,6 +288,16 @@ async def test_each_try_is_reserved_for_itself_and_stays_unconfirmed(tmp_path: P
     assert [call.state for call in outcome.calls] == ["unknown"] * 3
     assert outcome.drops == {"TeacherFault": 1}
     assert 0 < outcome.mock.bill.microusd <= outcome.booked["microusd"] == 3 * outcome.calls[0].reserved_microusd
+
+
+async def test_what_cannot_be_read_is_asked_for_once_more_and_kept_with_its_call(tmp_path: Path) -> None:
+    async with mock_teacher(options()) as mock:
+        outcome = await ask(tmp_path, mock, ["fault:html"], attempts=4)
+    assert [call.state for call in outcome.calls] == ["unknown"] * 2
+    with open_corpus(tmp_path / "corpus") as corpus:
+        kept = corpus.journal.query("select state, body from unreadable join calls using (call_id)")
+    told = [(state, zlib.decompress(body)[:15]) for state, body in kept]
+    assert told == [("unknown", b"<!doctype html>")] * 2
 
 
 async def test_failures_without_end_stop_the_run(tmp_path: Path) -> None:
@@ -299,13 +318,26 @@ async def test_usage_above_the_bound_is_booked_in_full_and_its_answer_kept(tmp_p
     assert mock.bill.requests == 1
 
 
-@pytest.mark.parametrize("kind", ["usage-zero", "usage-missing", "usage-null", "usage-no-input", "usage-no-output"])
+ALL_UNCOUNTED = {
+    "usage-zero",
+    "usage-missing",
+    "usage-null",
+    "usage-negative",
+    "usage-float",
+    "usage-string",
+    "usage-absurd",
+    "usage-contradicts",
+}
+
+
+@pytest.mark.parametrize("kind", sorted({*ALL_UNCOUNTED, "usage-no-input", "usage-no-output"}))
 async def test_tokens_that_were_not_counted_are_booked_at_their_worst(kind: str, tmp_path: Path) -> None:
     async with mock_teacher(options()) as mock:
         outcome = await ask(tmp_path, mock, [f"fault:{kind}*1"])
-    reserved = outcome.calls[0].reserved_microusd
-    assert mock.bill.microusd < outcome.calls[0].microusd <= reserved
-    assert (outcome.calls[0].microusd == reserved) == (kind in ("usage-zero", "usage-missing", "usage-null"))
+    call = outcome.calls[0]
+    assert (call.state, call.microusd) == ("unknown", 0), "the worst case waits for the provider's own word"
+    assert mock.bill.microusd < outcome.records[0].cost_microusd <= call.reserved_microusd
+    assert (outcome.records[0].cost_microusd == call.reserved_microusd) == (kind in ALL_UNCOUNTED)
 
 
 async def test_thoughts_that_only_the_total_counts_are_paid_for(tmp_path: Path) -> None:

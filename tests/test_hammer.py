@@ -20,3 +20,11 @@ def test_kill_9_costs_no_answer_and_no_more_than_the_cap() -> None:
     assert [found[name] for name in ("lost", "doubled", "paid_twice", "wrong", "unbooked")] == [0] * 5
     assert found["bill_over_cap"] <= 1 < found["control_bill_over_cap"]
     assert found["cap_used"] >= 0.98
+
+
+@pytest.mark.slow
+def test_a_cap_that_is_pressed_hard_is_nearly_used_and_never_passed() -> None:
+    command = [sys.executable, "-m", "hammer.pressing", "--json", "--worlds", "1"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 0.9 <= json.loads(done.stdout)["bill_over_cap"] <= 1

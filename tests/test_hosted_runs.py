@@ -23,6 +23,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "responses": {"name": "openai/gpt-4.1", "api": "responses"},
     "messages": {"name": "anthropic/claude-haiku-4-5"},
     "vllm": {"name": "vllm/m"},
+    "chat by sdk": {"name": "openai/gpt-4.1", "transport": "sdk"},
+    "messages by sdk": {"name": "anthropic/claude-haiku-4-5", "transport": "sdk"},
 }
 
 

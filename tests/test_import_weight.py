@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = {"openai", "anthropic", "torch", "duckdb", "pyarrow", "aiohttp", "sklearn", "scipy", "numpy"}
+HEAVY = {"openai", "anthropic", "torch", "duckdb", "pyarrow", "aiohttp", "httpx2", "boto3", "sklearn", "scipy", "numpy"}
 WORK = {
     "import": "import corpusgen",
     "names": "import corpusgen; corpusgen.Record; corpusgen.TaskSpec; corpusgen.CorpusgenError",
@@ -24,3 +24,11 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(code: str) -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.rpartition("LOADED")[2].split()}
     assert "corpusgen" in loaded, done.stderr
     assert not loaded & HEAVY
+
+
+def test_a_plan_for_a_hosted_teacher_reads_no_sdk() -> None:
+    opened = "from corpusgen.teachers.registry import open_teacher; open_teacher('openai/m', sending=False)"
+    done = subprocess.run([sys.executable, "-c", f"import sys; {opened}; print(*sys.modules)"], capture_output=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.decode().split()}
+    assert "corpusgen" in loaded, done.stderr
+    assert not loaded & {"openai", "anthropic", "httpx2", "boto3", "google"}

@@ -15,10 +15,11 @@ import pytest
 from flow_samples import journal_in, violations
 from without_permission import held_to_permissions, nobody_may_write
 
+from corpusgen import journal as journal_module
 from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import Intent, Ledger
 from corpusgen.errors import CorpusDamaged, CorpusTooNew, CorpusUnwritable, StoreError, UsageError
-from corpusgen.journal import _UPGRADES, JOURNAL_VERSION, Journal, Operation, Transaction
+from corpusgen.journal import _UPGRADES, JOURNAL_VERSION, Journal, Operation, Transaction, owner_alive
 
 PYTHON = [sys.executable, "-W", "error", "-c"]
 
@@ -429,3 +430,104 @@ insert into calls(run_id, request_key, teacher, role, attempt, scopes, owner_id,
 pragma user_version=1;
 """
 """What the first version of the journal was, with one call under way."""
+
+
+# --- who is alive ----------------------------------------------------------------------------------------------------
+
+OTHER = "pid:[1]"
+HOLDING = """
+import sys, time
+from pathlib import Path
+from corpusgen.journal import Journal
+journal = Journal(Path(sys.argv[1]), clock_us=lambda: 0)
+print(journal.owner_id, flush=True)
+time.sleep(60)
+"""
+
+
+def owner(journal: Journal, owner_id: int) -> tuple[int, str, int]:
+    (row,) = journal.query("select pid, boot_id, start_ticks from owners where owner_id = ?", (owner_id,))
+    return row[0], str(row[1]), row[2]
+
+
+def elsewhere(found: tuple[int, str, int]) -> tuple[int, str, int]:
+    """The same owner as one that runs in another container."""
+    boot, _, token = found[1].split(" ")
+    return found[0], f"{boot} {OTHER} {token}", found[2]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no containers here")
+def test_a_process_of_another_container_is_alive_until_it_is_killed(journal: Journal) -> None:
+    with subprocess.Popen([*PYTHON, HOLDING, str(journal.path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        found = owner(journal, int(other.stdout.readline()))
+        assert owner_alive(*found)
+        assert owner_alive(*elsewhere(found))
+        other.kill()
+        other.wait()
+        assert not owner_alive(*found)
+        assert not owner_alive(*elsewhere(found))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no containers here")
+def test_who_has_closed_the_journal_is_not_seen_alive_from_another_container(tmp_path: Path, journal: Journal) -> None:
+    with journal_in(tmp_path) as second:
+        found = elsewhere(owner(journal, second.owner_id))
+        assert owner_alive(*found)
+    assert not owner_alive(*found)
+
+
+def test_where_nothing_tells_when_a_process_began_a_dead_one_is_still_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_PROC", tmp_path / "none")
+    with (
+        journal_in(tmp_path) as opened,
+        subprocess.Popen([*PYTHON, HOLDING, str(opened.path)], stdout=subprocess.PIPE, text=True) as other,
+    ):
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert owner_alive(*owner(opened, opened.owner_id))
+        assert owner_alive(other.pid, "unknown", 0)
+        other.kill()
+        other.wait()
+        assert not owner_alive(other.pid, "unknown", 0)
+
+
+# --- rows and patience -----------------------------------------------------------------------------------------------
+
+
+def test_a_row_that_lacks_something_is_an_error_and_one_that_is_there_is_not(journal: Journal) -> None:
+    for _ in range(2):
+        journal.run_now(lambda transaction: transaction.add("requests", (b"k", b"x")))
+    with pytest.raises(apsw.ConstraintError, match="NOT NULL"):
+        journal.run_now(lambda transaction: transaction.add("requests", (b"other", None)))
+    assert journal.query("select count(*) from requests") == [(1,)]
+
+
+async def test_what_waits_to_be_kept_outlasts_another_process_that_writes_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(journal_module, "BUSY_MS", 10)
+    monkeypatch.setattr(journal_module, "PATIENCE", 10_000)
+    with journal_in(tmp_path) as opened:
+        other = apsw.Connection(str(opened.path))
+        other.execute("begin immediate")
+        pending = opened.start(note("paid"))
+        while "another process is writing" not in caplog.text:  # noqa: ASYNC110 - a log has no event
+            await asyncio.sleep(0.005)
+        other.execute("rollback")
+        assert await pending == "paid"
+        other.close()
+
+
+async def test_who_is_in_the_way_for_too_long_fails_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "BUSY_MS", 5)
+    monkeypatch.setattr(journal_module, "PATIENCE", 2)
+    with journal_in(tmp_path) as opened:
+        other = apsw.Connection(str(opened.path))
+        other.execute("begin immediate")
+        with pytest.raises(StoreError, match="another process has been writing"):
+            await opened.run(note("late"))
+        other.execute("rollback")
+        other.close()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from corpusgen.budget.amounts import UNITS, Amounts
-from corpusgen.budget.ledger import Balance, Cap, Check, Intent, Ledger, Reservation, balances
+from corpusgen.budget.ledger import Balance, Cap, Check, Intent, Ledger, Reservation, accept_overrun, balances
 from corpusgen.budget.prices import Rate
 from corpusgen.errors import BudgetExhausted, NotSent, RequestRefused, TeacherTimeout
 from corpusgen.journal import Journal
@@ -319,6 +319,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.add(call.scopes, "settled", used)
         if used.exceeds(call.worst):
             self.model.excuse()
+            self.journal.run_now(lambda transaction: accept_overrun(transaction, call.call_id))
 
     @rule(call=consumes(open_calls))
     def release(self, call: Reservation | None) -> None:

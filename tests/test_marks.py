@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,13 @@ def test_marks_take_eight_bytes_each() -> None:
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert taken < 400_000 * 8 + marks.PACK * 120
+
+
+def test_texts_that_share_a_mark_cannot_be_written_in_advance() -> None:
+    code = "from corpusgen.marks import mark_of; print(mark_of('x'))"
+    said = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(said) == 2
+    assert mark_of("x") == mark_of("x") != mark_of("y")
 
 
 @given(texts=st.lists(st.sampled_from(["a", "A ", "b", "c  d", "C D", "e"]), max_size=400))

@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
+import time
 from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pacing_samples import AtOnce, Client, Result, Server, SlidingWindow, TokenBucket, Unlimited, World, pace
+from pacing_samples import (
+    AtOnce,
+    Client,
+    Result,
+    Server,
+    SlidingWindow,
+    TokenBucket,
+    Unlimited,
+    World,
+    pace,
+    side_by_side,
+)
 
 from corpusgen.errors import NotSent, RateLimited
+from corpusgen.journal import Journal
 from corpusgen.records import Reply, Usage
 from corpusgen.teachers.limits import Limit, read_limits, span_s
 from corpusgen.teachers.pacing import Pacer
 from corpusgen.teachers.rates import OUTAGE_PATIENCE_S, OUTAGES, Rates
-from corpusgen.teachers.shares import Note, share_of
+from corpusgen.teachers.shares import Membership, Note, share_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RATES = (50, 200, 1000)
 SEEDS = range(4)
 
 
-def against_bucket(rate: int, seed: int, *, noise: float = 0.0, seconds: int = 10, **known: float) -> Result:
+def against_bucket(rate: int, seed: int, *, noise: float = 0.0, seconds: int = 10, **known: Any) -> Result:
     """Ten seconds' worth of prompts against a bucket that holds a tenth of a second's worth."""
     burst = max(1, rate // 10)
     draw = random.Random(seed)
@@ -49,7 +66,7 @@ def test_a_limit_that_is_told_is_used_and_nothing_is_refused(rate: int, seed: in
 def test_a_limit_nobody_tells_is_found_with_few_refusals(rate: int, seed: int) -> None:
     result = against_bucket(rate, seed)
     assert result.fraction >= 0.93
-    assert result.refused <= 0.0125
+    assert result.refused <= 0.01
     assert result.lost == 0
 
 
@@ -63,7 +80,7 @@ def test_in_a_longer_run_refusals_are_rarer_still(rate: int) -> None:
 @pytest.mark.parametrize("rate", RATES)
 def test_a_limit_in_the_headers_is_not_gone_beyond(rate: int) -> None:
     result = against_bucket(rate, 0, heard=rate)
-    assert result.fraction >= 0.95
+    assert result.fraction >= 0.97
     assert result.refused == 0
 
 
@@ -74,9 +91,10 @@ def test_refusals_without_a_reason_do_not_slow_down_a_pacer_that_knows_its_limit
     assert result.lost == 0
 
 
-def test_a_sliding_window_and_a_limit_of_calls_at_once_lose_no_prompt() -> None:
-    window = pace(Server(limiter=SlidingWindow(most=200, window_s=1)), prompts=2000, ideal_s=9)
-    at_once = pace(Server(limiter=AtOnce(most=20)), prompts=2000, ideal_s=2000 * 0.05 / 20, workers=100)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_sliding_window_and_a_limit_of_calls_at_once_lose_no_prompt(seed: int) -> None:
+    window = pace(Server(limiter=SlidingWindow(most=200, window_s=1), seed=seed), prompts=2000, ideal_s=9)
+    at_once = pace(Server(limiter=AtOnce(most=20), seed=seed), prompts=2000, ideal_s=2000 * 0.05 / 20, workers=100)
     assert (window.lost, at_once.lost) == (0, 0)
     assert window.fraction >= 0.5
     assert at_once.fraction >= 0.5
@@ -122,6 +140,40 @@ def test_a_pause_that_was_asked_for_is_made(pause: float, before: int, seed: int
         rates.accepted(rates.take(at * 0.1), at * 0.1 + 0.05)
     rates.refused(rates.take(3.0), 3.05, pause)
     assert rates.due(3.06) >= 3.05 + pause
+
+
+def test_whether_a_second_was_meant_is_asked_once_in_that_second() -> None:
+    rates = Rates(draw=lambda: 0.0)
+    first, granted = rates.take(0.0), rates.take(0.0)
+    rates.refused(first, 0.05, 1.0)
+    probe = rates.take(rates.due(0.06))
+    assert 0.2 <= probe.at < 0.4
+    assert all(
+        rates.due(at / 100) > at / 100 for at in range(31, 120)
+    )  # no answer is no leave, until the second is over
+    assert rates.leave(granted, 0.35) > 0.35  # nor for what had been granted and not been sent
+    assert rates.leave(probe, probe.at) <= probe.at
+    rates.refused(probe, 0.4, 1.0)
+    assert rates.due(0.41) >= 1.4
+
+
+def test_what_was_reserved_together_does_not_leave_together() -> None:
+    rates = Rates()
+    rates.configure([Limit(unit="requests", per_s=100)])
+    tickets = [rates.take(at / 100) for at in range(30)]
+    moments = sorted(rates.leave(ticket, 0.5) for ticket in tickets)
+    assert moments[0] == 0.5
+    assert all(later - sooner >= 0.01 for sooner, later in pairwise(moments[4:]))
+
+
+def test_a_ticket_that_needs_no_waiting_is_granted_without_giving_up_the_loop() -> None:
+    async def turns() -> None:
+        pacer = Pacer()
+        for _ in range(1000):
+            with pytest.raises(StopIteration):
+                pacer.turn().send(None)
+
+    asyncio.run(turns())
 
 
 @settings(max_examples=30, deadline=None)
@@ -244,8 +296,8 @@ def test_spans_of_time_are_read() -> None:
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-def note(member: str, *, used: float = 0.3, wanting: bool = True, joined: int = 0, renewed: int = 10) -> Note:
-    return Note(member=member, used=used, wanting=wanting, renewed_us=renewed, joined_us=joined)
+def note(member: str, *, used: float = 0.3, wanting: bool = True, rounds: int = 1) -> Note:
+    return Note(member=member, used=used, wanting=wanting, round=rounds)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=9))
@@ -256,12 +308,59 @@ def test_shares_never_add_up_to_more_than_the_limit(said: list[tuple[float, bool
 
 
 def test_who_comes_new_waits_until_the_others_have_made_room() -> None:
-    old, new = note("old", joined=1, renewed=4), note("new", joined=5, renewed=6)
-    assert share_of("new", [old, new]) == 0
+    old, new = note("old", rounds=4), note("new")
+    assert share_of("new", [old, new], {"old": 4}) == 0
     assert share_of("old", [old, new]) == 0.5
-    assert share_of("new", [note("old", joined=1, renewed=7), new]) == 0.5
+    assert share_of("new", [note("old", rounds=5), new], {"old": 4}) == 0.5
+    assert share_of("new", [new], {"old": 4}) == 1
 
 
 def test_who_does_not_want_its_part_leaves_it_to_the_others() -> None:
     notes = [note("idle", used=0.05, wanting=False), note("busy")]
     assert share_of("busy", notes) == pytest.approx(0.94)
+
+
+@pytest.mark.parametrize(("rate", "later_s"), [(50, 4.0), (200, 0.0), (200, 4.0), (1000, 0.0)])
+def test_two_processes_divide_a_limit_that_nobody_tells(rate: int, later_s: float) -> None:
+    server = Server(limiter=TokenBucket(per_s=rate, burst=rate // 10))
+    clients = side_by_side(server, prompts=10 * rate, workers=max(16, rate // 4), later_s=later_s)
+    assert [client.answered for client in clients] == [10 * rate] * 2
+    assert len(server.refused_at) <= 0.02 * 20 * rate
+    if later_s:  # those who begin together find unequal parts, and the one with the smaller is left alone in the end
+        assert 20 / server.taken_at[-1] >= 0.7
+
+
+HOLDS_A_SHARE = """
+import asyncio, sys, time
+from pathlib import Path
+from corpusgen.journal import Journal
+from corpusgen.teachers.pacing import Pacer
+from corpusgen.teachers.shares import shared_pace
+
+async def main():
+    async with shared_pace(Journal(Path(sys.argv[1]), clock_us=lambda: time.time_ns() // 1000), Pacer(), "lane"):
+        print("in", flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_share_of_a_killed_process_comes_back(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite", clock_us=lambda: time.time_ns() // 1000)
+    pacer = Pacer([Limit(unit="requests", per_s=100)])
+    mine = Membership(journal=journal, pacer=pacer, lane="lane")
+    command = [sys.executable, "-c", HOLDS_A_SHARE, str(journal.path)]
+    other = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert other.stdout is not None
+    assert await other.stdout.readline()
+    while pacer.rates.share in (0, 1):  # until the other has made room
+        await mine.renew()
+        await asyncio.sleep(0.05)
+    assert pacer.rates.share > 0
+    other.kill()
+    await other.communicate()
+    await mine.renew()
+    assert pacer.rates.share == 1
+    await mine.leave()
+    journal.close()

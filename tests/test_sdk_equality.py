@@ -62,8 +62,9 @@ class Sides:
     read: tuple[Completion, ...]
 
     def check_same_request(self) -> None:
-        ours, theirs = self.sent[1], self.sent[0]
+        theirs, ours, ours_by_sdk = self.sent
         assert ours == theirs
+        assert ours_by_sdk == theirs
 
 
 @asynccontextmanager
@@ -98,23 +99,30 @@ async def messages(url: str, call: dict[str, Any]) -> Any:
 
 
 async def both(name: str, case: Case, ask: Ask, **fields: Any) -> Sides:
-    """The SDK first, then ours."""
+    """The SDK first, then ours, without and with ``transport: sdk``."""
     async with listening(case.body) as (url, sent):
         sdk = await ask(url, case.call)
-        teacher = open_teacher(spec(name, base_url=url, **fields), folder=Path(), clock=TickingClock())
-        system = () if case.system is None else (Message(role="system", content=case.system),)
-        asked = Request(
-            teacher=teacher.card.identity,
-            model="m",
-            api=teacher.card.chat_api,
-            messages=(*system, *TURNS),
-            parameters={"max_tokens": 64, **case.parameters},
-            schema=case.schema,
-            tools=case.tools,
-        )
-        read = teacher.read_choices(asked, await teacher.ask(asked, timeout_s=20))
-        await teacher.aclose()
+        read = await ours(name, case, url, **fields)
+        assert await ours(name, case, url, transport="sdk", **fields) == read
     return Sides(sent=sent, sdk=sdk, read=read)
+
+
+async def ours(name: str, case: Case, url: str, **fields: Any) -> tuple[Completion, ...]:
+    teacher = open_teacher(spec(name, base_url=url, **fields), folder=Path(), clock=TickingClock())
+    system = () if case.system is None else (Message(role="system", content=case.system),)
+    asked = Request(
+        teacher=teacher.card.identity,
+        model="m",
+        api=teacher.card.chat_api,
+        messages=(*system, *TURNS),
+        parameters={"max_tokens": 64, **case.parameters},
+        schema=case.schema,
+        tools=case.tools,
+    )
+    try:
+        return teacher.read_choices(asked, await teacher.ask(asked, timeout_s=20))
+    finally:
+        await teacher.aclose()
 
 
 # --- Chat Completions ------------------------------------------------------------------------------------------------
@@ -496,14 +504,17 @@ async def test_the_version_and_the_key_go_as_the_sdk_sends_them(monkeypatch: pyt
     monkeypatch.setenv("CG_KEY", "k")
     async with server(handler) as url:
         await messages(url, ASKED)
-        teacher = open_teacher(spec("anthropic/m", base_url=url, key_env="CG_KEY"), folder=Path(), clock=TickingClock())
-        asked = Request(teacher="t", model="m", api="messages", messages=TURNS, parameters={"max_tokens": 64})
-        await teacher.ask(asked, timeout_s=20)
-        await teacher.aclose()
-    theirs, ours = seen
-    for name in ("anthropic-version", "authorization", "content-type"):
-        assert ours[name] == theirs[name]
-    assert "x-api-key" not in ours
+        for transport in ("http", "sdk"):
+            chosen = spec("anthropic/m", base_url=url, key_env="CG_KEY", transport=transport)
+            teacher = open_teacher(chosen, folder=Path(), clock=TickingClock())
+            asked = Request(teacher="t", model="m", api="messages", messages=TURNS, parameters={"max_tokens": 64})
+            await teacher.ask(asked, timeout_s=20)
+            await teacher.aclose()
+    theirs, *both_of_ours = seen
+    for sent in both_of_ours:
+        for name in ("anthropic-version", "authorization", "content-type"):
+            assert sent[name] == theirs[name]
+        assert "x-api-key" not in sent
     assert teacher.card.revision == f"api-version {theirs['anthropic-version']}"
 
 
@@ -545,9 +556,10 @@ async def sdk_asks_again(name: str, status: int, says: str | None) -> bool:
         return len(counted) > 1
 
 
-async def we_ask_again(name: str, status: int, says: str | None) -> bool:
+async def we_ask_again(name: str, status: int, says: str | None, transport: str) -> bool:
     async with refusing(status, says, {}) as (url, _):
-        teacher = open_teacher(spec(f"{name}/m", base_url=url), folder=Path(), clock=TickingClock())
+        chosen = spec(f"{name}/m", base_url=url, transport=transport)
+        teacher = open_teacher(chosen, folder=Path(), clock=TickingClock())
         turn = (Message(role="user", content="a"),)
         asked = Request(teacher="t", model="m", api=teacher.card.chat_api, messages=turn, parameters={"max_tokens": 1})
         with pytest.raises(TeacherError) as caught:
@@ -560,8 +572,8 @@ async def we_ask_again(name: str, status: int, says: str | None) -> bool:
 @pytest.mark.parametrize("name", ["openai", "anthropic"])
 async def test_what_the_sdk_asks_again_we_ask_again(name: str, says: str | None) -> None:
     theirs = {status: await sdk_asks_again(name, status, says) for status in STATUSES}
-    ours = {status: await we_ask_again(name, status, says) for status in STATUSES}
-    assert ours == theirs
+    for transport in ("http", "sdk"):
+        assert {status: await we_ask_again(name, status, says, transport) for status in STATUSES} == theirs
 
 
 async def test_a_connection_that_is_cut_is_asked_again_by_both() -> None:

@@ -27,3 +27,15 @@ def test_a_task_under_another_name_has_a_dataset_of_what_is_known(tmp_path: Path
     assert corpusgen("select", "others", *here).object["rows"] == 6
     assert corpusgen("select", "words", *here).object["rows"] == 10
     assert corpusgen("select", "others", "--run", other["run_id"], *here).object["dataset"] == "others-2"
+
+
+def test_an_answer_without_words_is_kept_and_left_out_of_datasets(tmp_path: Path) -> None:
+    here = ("--corpus", tmp_path / "corpus", "--json")
+    task = write_task(tmp_path / "task", items=6)
+    empty = "answers: [{contains: word 0003, text: ' '}]\ndefault: {text: hello, finish_reason: abort}\n"
+    (tmp_path / "task" / "script.yaml").write_text(empty)
+    assert corpusgen("run", task, *here, "-q").object["records"] == 6
+    rows = corpusgen("query", "select finish_reason, count(*) as many from records group by 1 order by 1", *here).object
+    assert [tuple(row.values()) for row in rows["rows"]] == [("other", 5), ("stop", 1)]
+    assert corpusgen("select", "words", *here).object["rows"] == 5
+    assert corpusgen("run", task, *here, "-q").object["requests"] == 0

@@ -19,7 +19,7 @@ PRICE = {"input_usd_per_mtok": "10", "output_usd_per_mtok": "40", "source": "moc
 def served_by(mock: MockTeacher | str, way: str, **fields: Any) -> dict[str, Any]:
     """A teacher that a mock teacher stands in for."""
     url = mock if isinstance(mock, str) else mock.base_url
-    named = {"base_url": url, "provider": "corpusgen", "route": "mock", "price": PRICE}
+    named = {"base_url": url, "provider": "corpusgen", "route": "mock", "price": dict(PRICE)}
     return named | {"parameters": {"max_tokens": 64}, **WAYS[way], **fields}
 
 
@@ -68,13 +68,31 @@ async def test_a_mixture_of_three_wire_formats_books_each_teachers_bill(tmp_path
     assert booked["microusd"] == one.bill.microusd + two.bill.microusd
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_answers_cut_off_in_the_middle_of_their_json_are_asked_for_once_more(way: str, tmp_path: Path) -> None:
-    async with mock_teacher(Options(prices=PRICES, plan=parse_faults("length=0.4"))) as mock:
-        path = task_of(tmp_path, served_by(mock, way), items=30, answer_schema=SCHEMA)
+async def test_who_keeps_to_no_schema_is_asked_twice_and_its_last_answer_is_kept_as_failed(tmp_path: Path) -> None:
+    async with mock_teacher(Options(prices=PRICES)) as mock:
+        teacher = served_by(mock, "vllm", name="deepseek/deepseek-v4-flash")
+        path = task_of(tmp_path, teacher, items=10, answer_schema=SCHEMA)
         records, booked = await asked(tmp_path, path)
-    twice = [record for record in records if len(record.request_keys) == 2]
-    assert mock.bill.requests == 30 + len(twice) > 30
+    assert mock.bill.requests == 20
     assert booked["microusd"] == mock.bill.microusd == sum(record.cost_microusd for record in records)
-    assert {record.structured is not None for record in records if not record.truncated} == {True}
-    assert all(record.verdicts[0].kept == (record.structured is not None) for record in records)
+    assert {(len(record.request_keys), record.structured, record.verdicts[0].kept) for record in records} == {
+        (2, None, False)
+    }
+    assert {message.role for record in records for message in record.messages} == {"user"}
+
+
+async def test_a_second_corpus_is_answered_from_the_first_ones_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORPUSGEN_CACHE", str(tmp_path / "cache"))
+    refusing = Options(prices=PRICES, plan=parse_faults("refusal=0.4"))
+    async with mock_teacher(refusing) as first, mock_teacher(Options(prices=PRICES)) as second:
+        path = task_of(tmp_path / "a", served_by(first, "chat"), served_by(second, "vllm"), items=20)
+        bought, _ = await asked(tmp_path / "a", path)
+        bill = first.bill.requests + second.bill.requests
+        shared, booked = await asked(tmp_path / "b", path)
+        assert first.bill.requests + second.bill.requests == bill > 20
+    assert booked.get("microusd", 0) == 0
+    assert [(record.record_id, record.teacher, record.teacher_role, record.request_keys) for record in shared] == [
+        (record.record_id, record.teacher, record.teacher_role, record.request_keys) for record in bought
+    ]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import corpusgen
-from flow_samples import write_task
+from flow_samples import open_corpus, write_task
 from several_samples import PRICED, failing, saying, write_several
 
+from corpusgen.pipeline import generate
 from corpusgen.stages.task import first_asked, load_task
 
 REFUSING = {
@@ -202,8 +205,54 @@ def test_several_teachers_that_cannot_be_are_refused_with_their_line(
     assert "task.yaml:" in ran.stderr
 
 
+def test_the_weight_of_a_single_teacher_is_refused(tmp_path: Path) -> None:
+    spec = write_several(tmp_path, {"only": saying("a", weight=0)})
+    ran = corpusgen("plan", spec, "--corpus", tmp_path / "corpus")
+    assert (ran.code, "is a share among several teachers" in ran.stderr) == (2, True)
+
+
 def test_a_single_teachers_records_are_as_before_but_for_the_role(tmp_path: Path) -> None:
     spec, corpus = write_task(tmp_path, items=2), tmp_path / "corpus"
     assert corpusgen("run", spec, "--corpus", corpus, "-q").code == 0
     assert rows(corpus, BY_ROLE) == [{"teacher": "scripted/test", "teacher_role": "primary", "n": 2}]
     assert len(corpusgen("plan", spec, "--corpus", corpus, "--json").object["teachers"]) == 1
+
+
+def test_each_teacher_of_a_spec_is_checked(tmp_path: Path) -> None:
+    spec = write_several(tmp_path, {"first": saying("a"), "second": saying("b")})
+    found = corpusgen("teachers", "check", spec, "--json").object["teachers"]
+    assert [one["teacher"] for one in found] == ["scripted/first", "scripted/second"]
+
+
+def test_two_processes_pass_a_prompt_on_once(tmp_path: Path) -> None:
+    slow = [{"contains": "word", "text": "no", "finish_reason": "content_filter", "latency_s": 0.05}]
+    scripts = {"first": {"answers": slow}, "second": saying("well")}
+    spec, corpus = write_several(tmp_path, scripts, items=12), tmp_path / "corpus"
+    command = [sys.executable, "-m", "corpusgen", "run", str(spec), "--corpus", str(corpus), "-q"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in both:
+        assert process.communicate(timeout=120)[1] == b""
+        assert process.returncode == 0
+    assert rows(corpus, "select count(*) as n, count(distinct request_key) as keys from calls") == [
+        {"n": 24, "keys": 24}
+    ]
+    assert rows(corpus, BY_ROLE) == [{"teacher": "scripted/second", "teacher_role": "fallback", "n": 12}]
+    assert sound(corpus)
+
+
+def test_a_lost_shard_of_several_teachers_is_written_again_with_the_same_bytes(tmp_path: Path) -> None:
+    spec, corpus = write_several(tmp_path, {"first": {**REFUSING}, "second": saying("well")}), tmp_path / "corpus"
+    assert corpusgen("run", spec, "--corpus", corpus, "-q").code == 0
+    (shard,) = corpus.glob("shards/*/*.parquet")
+    before = shard.read_bytes()
+    shard.unlink()
+    assert corpusgen("verify", "--repair", "--corpus", corpus).code == 0
+    assert shard.read_bytes() == before
+
+
+async def test_generate_passes_a_refused_prompt_on_as_well(tmp_path: Path) -> None:
+    spec = write_several(tmp_path, {"first": {**REFUSING_OUTRIGHT}, "second": saying("well")})
+    with open_corpus(tmp_path / "corpus") as corpus:
+        async with generate(spec, corpus) as records:
+            found = Counter([record.teacher_role async for record in records])
+    assert found == {"primary": 5, "fallback": 1}

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from record_samples import sample_record, sample_records, sorted_records
 
-from corpusgen.errors import CorpusDamaged, CorpusTooNew, CorpusUnwritable
+from corpusgen.errors import CorpusDamaged, CorpusTooNew, CorpusUnwritable, StoreError
 from corpusgen.records import SCHEMA_VERSION, Record
 from corpusgen.store.shards import (
     SCHEMA,
@@ -278,3 +278,10 @@ def _run_child(folder: Path, before: str) -> subprocess.CompletedProcess[str]:
 def _as_found(path: Path, rows: int) -> ShardFile:
     content = path.read_bytes()
     return ShardFile(name=path.name, rows=rows, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+
+
+def test_a_record_that_fits_no_shard_is_named(tmp_path: Path) -> None:
+    fine, unfit = sample_records(2)[:2]
+    with pytest.raises(StoreError, match=f"record {unfit.record_id} does not fit"):
+        write_shard(tmp_path, "a.parquet", [fine, replace(unfit, token_ids=(2**31,))])
+    assert not list(tmp_path.iterdir())

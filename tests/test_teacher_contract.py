@@ -58,6 +58,15 @@ BY_NAME = {
     "endpoint by responses": {"api": "responses"},
     "azure with a version": {"api_version": "2024-10-21"},
     "anthropic before": {"api_version": "2023-06-01"},
+    "openai by sdk": {"transport": "sdk"},
+    "openai by sdk and responses": {"transport": "sdk", "api": "responses"},
+    "endpoint by sdk": {"transport": "sdk"},
+    "azure by sdk": {"transport": "sdk", "api_version": "2024-10-21"},
+    "anthropic by sdk": {"transport": "sdk"},
+    "anthropic by sdk before": {"transport": "sdk", "api_version": "2023-06-01"},
+    "bedrock": {"key_env": "CG_CLOUD_KEY"},
+    "bedrock before": {"key_env": "CG_CLOUD_KEY", "api_version": "bedrock-2023-05-31"},
+    "vertex": {"key_env": "CG_CLOUD_KEY"},
 }
 """Every teacher with an address, and what its spec says besides."""
 SILENT: dict[Api, Callable[..., dict[str, Any]]] = {
@@ -85,7 +94,14 @@ async def at(name: str, handler: Handler) -> AsyncIterator[Teacher]:
 
 
 def named(name: str, **fields: Any) -> TeacherSpec:
-    return spec(f"{name.partition(' ')[0]}/m", **BY_NAME[name], **fields)
+    return spec(f"{name.partition(' ')[0]}/m", **{**BY_NAME[name], **fields})
+
+
+@pytest.fixture(autouse=True)
+def in_a_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the clouds take from the environment; how they are signed in to without a key is tried elsewhere."""
+    for variable in ("CG_CLOUD_KEY", "AWS_REGION", "CLOUD_ML_REGION", "ANTHROPIC_VERTEX_PROJECT_ID"):
+        monkeypatch.setenv(variable, "eu-west-1")
 
 
 @pytest.fixture(
@@ -218,10 +234,11 @@ async def test_a_body_that_is_no_answer_is_never_read_as_one(teachers: Opened) -
     async with teachers() as teacher:
         asked = question(teacher, Message(role="user", content="a"))
         error = orjson.dumps({"type": "error", "error": {"message": "no"}})
-        absurd = orjson.dumps(SILENT[asked.api](usage={"prompt_tokens": -1, "input_tokens": -1}))
-        for body in (b"<html>", b"", b"[]", b"{}", error, absurd):
+        for body in (b"<html>", b"", b"[]", b"{}", error):
             with pytest.raises(InvalidAnswer):
                 teacher.read(asked, as_reply(body))
+        absurd = orjson.dumps(SILENT[asked.api](usage={"prompt_tokens": -1, "input_tokens": -1}))
+        assert not teacher.read(asked, as_reply(absurd)).usage.counted
 
 
 async def test_an_answer_without_a_count_is_kept_at_the_most_it_can_have_used(teachers: Opened) -> None:

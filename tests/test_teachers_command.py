@@ -54,15 +54,38 @@ def test_what_would_cost_money_is_named_before_it_is_asked(monkeypatch: pytest.M
     assert "add --yes" in ran.stderr
 
 
-@pytest.mark.parametrize("name", ["openai/gpt-4.1", "anthropic/claude-haiku-4-5", "vllm/m"])
-async def test_a_server_on_this_machine_is_asked_whether_it_is_so(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "agreed"), [("openai/gpt-4.1", ["--yes"]), ("anthropic/claude-haiku-4-5", ["--yes"]), ("vllm/m", [])]
+)
+async def test_a_server_on_this_machine_is_asked_whether_it_is_so(name: str, agreed: list[str]) -> None:
     async with mock_teacher() as mock:
         ran = await asyncio.to_thread(
-            corpusgen, "teachers", "check", name, "--base-url", mock.base_url, "--live", "--json"
+            corpusgen, "teachers", "check", name, "--base-url", mock.base_url, "--live", "--json", *agreed
         )
     assert ran.code == 0, ran.stderr
     live = ran.object["live"]
     assert (live["ok"], live["calls"]) == (True, mock.bill.requests)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [((), "add --yes"), (("--yes", "--budget", "usd=1"), "usd cannot be kept to")]
+)
+async def test_a_proxy_on_this_machine_is_not_taken_to_be_free(arguments: tuple[str, ...], said: str) -> None:
+    async with mock_teacher() as mock:
+        asked = ("teachers", "check", "litellm/gpt-4o", "--base-url", mock.base_url, "--live", *arguments)
+        ran = await asyncio.to_thread(corpusgen, *asked)
+    assert (ran.code, mock.bill.requests) == (2, 0)
+    assert said in ran.stderr
+
+
+async def test_where_no_price_is_known_none_is_told_and_a_named_corpus_is_made(tmp_path: Path) -> None:
+    async with mock_teacher() as mock:
+        asked = ("teachers", "check", "litellm/gpt-4o", "--base-url", mock.base_url, "--live", "--yes")
+        ran = await asyncio.to_thread(corpusgen, *asked, "--corpus", tmp_path / "new")
+    assert ran.code == 0, ran.stderr
+    assert "no price is known" in ran.stdout
+    assert "$0" not in ran.stdout
+    assert (tmp_path / "new" / "journal.sqlite").exists()
 
 
 async def test_a_teacher_of_a_spec_is_asked_within_a_corpus_and_booked_there(tmp_path: Path) -> None:

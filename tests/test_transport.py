@@ -2,15 +2,22 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import inspect
 import pickle
 import socket
 import traceback
+import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.http import RawResponseMessage
+from aiohttp.streams import StreamReader
 from teacher_samples import TickingClock, answers, server, transport
 
 from corpusgen.errors import (
@@ -293,3 +300,47 @@ async def test_what_a_failure_may_have_cost_is_what_is_known_of_the_provider(sta
 )
 async def test_an_empty_account_is_not_waited_for(error: Any, kind: type[TeacherError]) -> None:
     assert type(await failure(answers(429, {"error": error}))) is kind
+
+
+# --- keys and what is packed ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["EMPTY", "ollama", "1", "abcdefghijklmnopqrstuvwxyz"])
+async def test_what_a_local_server_takes_for_a_key_is_left_in_answers(key: str) -> None:
+    said = b'{"text":"The box is EMPTY, said ollama 1: abcdefghijklmnopqrstuvwxyz"}'
+    async with transport(answers(body=said), secret=Secret(key)) as opened:
+        assert (await opened.post("/", b"{}", timeout_s=5)).body == said
+
+
+@pytest.mark.parametrize("spelt", [r"s\u006b-very-secret-0123456789", r"sk-very-secret-012345678\u0039"])
+async def test_an_escaped_key_comes_back_as_stars_too(spelt: str) -> None:
+    refused = await failure(answers(401, body=b'{"error":{"message":"wrong %b"}}' % spelt.encode()), secret=Secret(KEY))
+    assert (KEY in str(refused), "wrong ***" in str(refused)) == (False, True)
+    async with transport(answers(body=b'{"text":"%b"}' % spelt.encode()), secret=Secret(KEY)) as opened:
+        assert (await opened.post("/", b"{}", timeout_s=5)).body == b'{"text":"***"}'
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "bare"])
+@pytest.mark.parametrize("cut", [0, 1, 8, 12])
+async def test_a_packed_answer_is_whole_or_none(encoding: str, cut: int) -> None:
+    said = b'{"ok":1}' * 50
+    packer = zlib.compressobj(wbits={"gzip": 31, "deflate": 15, "bare": -15}[encoding])
+    packed = packer.compress(said) + packer.flush()
+    name = "gzip" if encoding == "gzip" else "deflate"
+    handler = answers(body=packed[: len(packed) - cut], Content_Encoding=name)
+    if cut:
+        assert type(await failure(handler)) is InvalidAnswer
+    else:
+        async with transport(handler) as opened:
+            assert (await opened.post("/", b"{}", timeout_s=5)).body == said
+
+
+def test_what_we_use_of_aiohttp_beyond_its_promises_is_still_there() -> None:
+    hint = "aiohttp has changed inside: look at teachers/transport.py before the pin in pyproject.toml is raised"
+    connect, get = (inspect.signature(getattr(aiohttp.TCPConnector, name)) for name in ("connect", "_get"))
+    assert list(connect.parameters) == ["self", "req", "traces", "timeout"], hint
+    assert list(get.parameters) == ["self", "key", "traces"], hint
+    assert {"transport", "should_close", "read", "set_response_params"} <= set(dir(ResponseHandler)), hint
+    assert {"protocol", "release", "close"} <= set(dir(Connection)), hint
+    assert {"is_eof", "read_nowait", "iter_any"} <= set(dir(StreamReader)), hint
+    assert {"code", "headers"} <= set(dir(RawResponseMessage)), hint

@@ -36,9 +36,17 @@ def test_a_log_probability_rounded_up_a_little_is_read(value: float) -> None:
     assert found.token_logprobs == (value,)
 
 
-def test_a_log_probability_above_rounding_is_refused() -> None:
-    with pytest.raises(InvalidAnswer, match="log-probability"):
-        chat(with_logprob(0.011))
+def test_above_rounding_there_are_no_log_probabilities() -> None:
+    assert (chat(with_logprob(0.011)).text, chat(with_logprob(0.011)).logprobs) == ("x", None)
+
+
+@pytest.mark.parametrize(("number", "kept"), [(0, True), (2**31 - 1, True), (2**31, False), (-1, False)])
+def test_a_token_number_fits_its_column_or_none_is_kept(number: int, kept: bool) -> None:
+    body = with_logprob(-1.0)
+    body["choices"][0]["logprobs"]["content"][0]["id"] = number
+    found = chat(body).logprobs
+    assert found is not None
+    assert found.token_ids == ((number,) if kept else None)
 
 
 @pytest.mark.parametrize("value", [-9999.0, -10_000, None])
@@ -70,8 +78,7 @@ def test_writes_that_last_an_hour_are_told_from_others(name: str, lasting: int) 
 
 def test_more_lasting_writes_than_writes_contradict_each_other() -> None:
     details = {"cache_write_tokens": 3, "cache_write_tokens_details": {"ttl_1h": 4}}
-    with pytest.raises(InvalidAnswer, match="contradicts"):
-        chat(with_usage(prompt_tokens_details=details))
+    assert not chat(with_usage(prompt_tokens_details=details)).usage.counted
 
 
 @pytest.mark.parametrize(("cached", "written"), [(10, 0), (6, 4)])
@@ -82,18 +89,14 @@ def test_all_of_the_input_may_come_from_the_cache(cached: int, written: int) -> 
 
 @pytest.mark.parametrize(("cached", "written"), [(11, 0), (6, 5)])
 def test_more_than_the_input_may_not(cached: int, written: int) -> None:
-    with pytest.raises(InvalidAnswer, match="contradicts"):
-        chat(with_usage(prompt_tokens_details={"cached_tokens": cached, "cache_write_tokens": written}))
+    found = chat(with_usage(prompt_tokens_details={"cached_tokens": cached, "cache_write_tokens": written}))
+    assert (found.text, found.usage.counted) == ("x", False)
 
 
 @pytest.mark.parametrize(("reasoning", "fine"), [(4, True), (5, False)])
 def test_reasoning_is_part_of_the_output(reasoning: int, fine: bool) -> None:
-    body = with_usage(completion_tokens_details={"reasoning_tokens": reasoning})
-    if fine:
-        assert chat(body).usage.reasoning_tokens == reasoning
-    else:
-        with pytest.raises(InvalidAnswer, match="contradicts"):
-            chat(body)
+    usage = chat(with_usage(completion_tokens_details={"reasoning_tokens": reasoning})).usage
+    assert (usage.reasoning_tokens, usage.counted) == ((reasoning, True) if fine else (None, False))
 
 
 @pytest.mark.parametrize("details", [None, {}, {"cached_tokens": None}, {"cache_write_tokens_details": None}])
@@ -138,12 +141,11 @@ def test_a_legacy_token_that_is_not_text_is_its_bytes() -> None:
 
 
 @pytest.mark.parametrize("short", ["token_logprobs", "top_logprobs"])
-def test_legacy_columns_of_different_lengths_are_refused(short: str) -> None:
+def test_legacy_columns_of_different_lengths_are_none(short: str) -> None:
     body = reply()
     columns: dict[str, Any] = {"token_logprobs": [-1.0, -2.0], "top_logprobs": [{}, {}]}
     body["choices"][0]["logprobs"] = {"tokens": ["x", "y"], **columns, short: columns[short][:1]}
-    with pytest.raises(InvalidAnswer, match="2 tokens"):
-        read_completion(orjson.dumps(body), api="completion")
+    assert read_completion(orjson.dumps(body), api="completion").logprobs is None
 
 
 @pytest.mark.parametrize(("length", "name"), [(0, None), (1, "m")])
@@ -172,8 +174,7 @@ def test_no_output_is_no_output_where_nothing_says_more() -> None:
 
 def test_a_thousand_million_tokens_are_a_count_and_one_more_is_a_fault() -> None:
     assert chat(with_usage(prompt_tokens=10**9)).usage.input_tokens == 10**9
-    with pytest.raises(InvalidAnswer, match="a count of tokens"):
-        chat(with_usage(prompt_tokens=10**9 + 1))
+    assert not chat(with_usage(prompt_tokens=10**9 + 1)).usage.counted
 
 
 @pytest.mark.parametrize(("length", "kept"), [(200, True), (201, False)])
@@ -182,14 +183,10 @@ def test_a_name_may_be_so_long(length: int, kept: bool) -> None:
     assert served == ("m" * length if kept else None)
 
 
-@pytest.mark.parametrize(("message", "fine"), [({}, False), ({"reasoning_content": "hm"}, True)])
-def test_what_is_cut_before_its_first_word_is_an_answer_only_if_it_reasoned(message: Any, fine: bool) -> None:
-    body = chat_reply({"content": None, **message}, finish_reason="length")
-    if fine:
-        assert (chat(body).text, chat(body).reasoning) == ("", "hm")
-    else:
-        with pytest.raises(InvalidAnswer, match="content"):
-            chat(body)
+@pytest.mark.parametrize("message", [{}, {"reasoning_content": "hm"}])
+def test_what_is_cut_before_its_first_word_is_an_empty_answer(message: Any) -> None:
+    found = chat(chat_reply({"content": None, **message}, finish_reason="length"))
+    assert (found.text, found.reasoning, found.truncated) == ("", message.get("reasoning_content"), True)
 
 
 def test_a_total_that_is_all_input_leaves_no_output() -> None:
@@ -219,9 +216,8 @@ def test_log_probabilities_of_all_kinds_stand_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("value", [False, "-1", [-1.0]])
-def test_a_log_probability_that_is_no_number_is_refused(value: Any) -> None:
-    with pytest.raises(InvalidAnswer, match="unknown shape"):
-        chat(with_logprob(value))
+def test_a_log_probability_that_is_no_number_is_none(value: Any) -> None:
+    assert (chat(with_logprob(value)).text, chat(with_logprob(value)).logprobs) == ("x", None)
 
 
 def test_a_foreign_text_is_looked_at_only_at_its_beginning() -> None:

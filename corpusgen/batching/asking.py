@@ -8,8 +8,9 @@ from typing import Final
 
 from corpusgen.batching.collecting import Watch
 from corpusgen.batching.life import Batcher, free_calls, heed_stop, note_missed, note_submitted, rest
-from corpusgen.budget.ledger import Intent, MustWait, claims_on, note_call, promise
-from corpusgen.errors import BudgetExhausted, TeacherError
+from corpusgen.budget.ledger import Intent, MustWait, claims_on, note_call, promise, refuse_stopped
+from corpusgen.errors import BudgetExhausted, InvalidAnswer, TeacherError
+from corpusgen.fanout import MOST_UNREADABLE
 from corpusgen.journal import Operation, Transaction
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Request
@@ -125,7 +126,10 @@ class _Asking:
 
     def _given_up(self, prompt: Prompt, key: bytes) -> bool:
         error = self.watch.errors.get(key)
-        if error is None or (error.transient and self.watch.failed[key] < self.batcher.asker.attempts):
+        most = self.batcher.asker.attempts
+        if isinstance(error, InvalidAnswer):
+            most = min(most, MOST_UNREADABLE)
+        if error is None or (error.transient and self.watch.failed[key] < most):
             return False
         self.failures[prompt.record_id] = error
         return True
@@ -223,6 +227,8 @@ def _intend(batcher: Batcher, name: str, chosen: Sequence[_Line]) -> Operation[l
         for at, line in enumerate(chosen):
             if line.request.key in taken:
                 continue
+            if not kept:
+                refuse_stopped(transaction, line.intent.teacher)
             try:
                 scopes = promise(transaction, line.intent.scopes, line.intent.worst)
             except (MustWait, BudgetExhausted):

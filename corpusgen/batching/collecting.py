@@ -26,7 +26,8 @@ from corpusgen.batching.life import (
 from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import claims_on, set_right
 from corpusgen.corpus import microseconds, moment
-from corpusgen.errors import RequestRefused, TeacherError, TeacherFault, TeacherTimeout, UsageOverrun
+from corpusgen.errors import InvalidAnswer, RequestRefused, TeacherError, TeacherFault, TeacherTimeout, UsageOverrun
+from corpusgen.fanout import book_answer
 from corpusgen.journal import Operation, Transaction
 from corpusgen.records import Reply, Request
 from corpusgen.store.answers import Answer, known_answers, store_answer, stored_requests
@@ -278,7 +279,7 @@ class _Keeper:
         def operation(transaction: Transaction) -> None:
             # Unknown where another process gave this result up a moment ago.
             if not set_right(transaction, call.reservation.call_id, "settled", used):
-                ledger.settle(transaction, call.reservation, used, request_id=answer.provider_request_id)
+                book_answer(self.watch.batcher.asker, transaction, call.reservation, answer, used)
             store_answer(transaction, request, answer, call.reservation.call_id)
 
         self._offer(answer)
@@ -299,7 +300,11 @@ class _Keeper:
             sent_time=moment(handed_over),
             received_time=batcher.corpus.clock(),
         )
-        completion = batcher.asker.teacher.read(request, reply)
+        try:
+            completion = batcher.asker.teacher.read(request, reply)
+        except InvalidAnswer as error:
+            error.body = reply.body
+            raise
         rate = batcher.rate_on(moment(batch.intended_us).date())
         # An answer from a batch may call its tier "default"; it is the batch's price that is charged.
         used = rate.used(replace(completion.usage, service_tier=None))

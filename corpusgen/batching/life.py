@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final, Literal
@@ -14,7 +14,7 @@ import orjson
 from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import Reservation
 from corpusgen.budget.prices import Rate
-from corpusgen.corpus import Corpus
+from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import Interrupted
 from corpusgen.fanout import Asker
 from corpusgen.journal import Journal, Operation, Transaction, owner_alive
@@ -206,9 +206,20 @@ def heed_stop(batcher: Batcher) -> None:
     """Raise Interrupted, naming what goes on at the provider, if the run is asked to stop."""
     if batcher.asker.stopping.is_set():
         identity = batcher.asker.teacher.card.identity
-        names = [batch.provider_id or batch.batch_id for batch in open_batches_of(batcher.journal, identity)]
-        where = f"; {', '.join(names)} go on at the provider" if names else ""
+        where = "".join(_whereabouts(batcher, open_batches_of(batcher.journal, identity)))
         raise Interrupted(f"stopped as asked; every answer is kept{where}, and the same command collects them")
+
+
+def _whereabouts(batcher: Batcher, batches: list[OpenBatch]) -> Iterator[str]:
+    """What goes on at the provider, and what perhaps never came there."""
+    if there := [batch.provider_id or batch.batch_id for batch in batches if batch.state == "submitted"]:
+        yield f"; {', '.join(there)} go on at the provider"
+    now_us = microseconds(batcher.corpus.clock())
+    for batch in batches:
+        if batch.state == "intended":
+            waited_s = 0.0 if batch.missed_us is None else (now_us - batch.missed_us) / 1e6
+            left_s = max(0.0, batcher.patience.grace_s - waited_s)
+            yield f"; {batch.batch_id} is not known to have been handed over and is looked for another {left_s:.0f} s"
 
 
 async def rest(batcher: Batcher, seconds: float) -> None:

@@ -60,9 +60,6 @@ def _promised(journal: Journal, intent: Intent) -> Reservation:
             journal.run_now(recover_dead_owners)
 
 
-_PRICES = "select run_id, json_extract(spec, '$.budget.compute_usd_per_hour') from runs"
-
-
 def worth_by_scope(journal: Journal) -> dict[str, int]:
     """What the processor time booked in each scope is worth, unconfirmed time included, where its run's spec says."""
     prices = {

@@ -7,21 +7,25 @@ and *unconfirmed* (a call whose outcome is unknown, booked at its worst case). T
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import chain
 from typing import Literal, NoReturn
 
 import apsw
 
 from corpusgen.budget.amounts import CAPPED, DAY_US, NOTHING, UNITS, Amounts, in_period, period_of, shown, unit_name
-from corpusgen.errors import BudgetExhausted, CorpusgenError, NotSent, TeacherError
-from corpusgen.journal import Journal, Operation, Transaction, owner_alive
+from corpusgen.errors import BudgetExhausted, CorpusgenError, InvalidAnswer, NotSent, TeacherError, UsageOverrun
+from corpusgen.journal import About, Journal, Operation, Transaction, marks, owner_alive, portions
 from corpusgen.spec import Per, Unit
 
 _LOOKUP = 400
+MOST_UNREADABLE = 2**20
+"""Bytes that are kept of what came instead of an answer."""
 POLL_S = 0.2
 """How often a waiting reservation looks whether another process freed something."""
 
@@ -116,29 +120,63 @@ class _Book:
     transaction: Transaction
     scopes: dict[str, Accounts] = field(default_factory=dict)
     bounds: dict[tuple[str, ...], _Bound] = field(default_factory=dict)
+    closing: dict[int, _Closing] = field(default_factory=dict)
+    """Calls to close, not yet written down; whoever asks for the balances has them closed first."""
+    noted: int = 0
+    """How many calls this transaction has added."""
 
     @cached_property
+    def _last(self) -> tuple[int, int]:
+        """Number and time of the last call before this transaction's."""
+        last = self.transaction.rows(_LAST)
+        return (last[0][0], last[0][1]) if last else (0, 0)
+
+    @property
     def now_us(self) -> int:
         """The latest time the ledger knows of: a clock that jumps back takes no call into an earlier period."""
-        last = self.transaction.rows("select reserved_us from calls order by call_id desc limit 1")
-        return max(self.transaction.now_us, last[0][0] if last else 0)
+        return max(self.transaction.now_us, self._last[1])
+
+    @property
+    def ahead(self) -> str:
+        """What a person should know where the ledger's time is more than a day later than the clock's."""
+        clock_us, last_us = self.transaction.now_us, self._last[1]
+        if last_us - clock_us <= DAY_US:
+            return ""
+        return (
+            f" The clock says {_told(clock_us)}, but a call was made at {_told(last_us)}, and days and months go by"
+            " that; if the clock was wrong then: corpusgen budget reset-clock --by NAME --reason TEXT."
+        )
+
+    def next_call_id(self) -> int:
+        """The number of one more call; nobody else can take it before the commit."""
+        last, _ = self._last
+        self.noted += 1
+        return last + self.noted
 
     def accounts(self, scope: str) -> Accounts:
-        found = self.scopes.get(scope)
-        if found is None:
-            found = self.scopes[scope] = {unit: _Account() for unit in CAPPED}
-            rows = self.transaction.execute(
-                "select unit, settled, promised, unconfirmed from balances where scope = ?", (scope,)
-            )
-            for unit, settled, promised, unconfirmed in rows:
-                found[unit].settled, found[unit].promised, found[unit].unconfirmed = settled, promised, unconfirmed
-        return found
+        self._load((scope,))
+        return self.scopes[scope]
+
+    def _load(self, scopes: Iterable[str]) -> None:
+        lacking = tuple(scope for scope in scopes if scope not in self.scopes)
+        if not lacking:
+            return
+        for scope in lacking:
+            self.scopes[scope] = {unit: _Account() for unit in CAPPED}
+        rows = self.transaction.rows(
+            "select scope, unit, settled, promised, unconfirmed from balances"  # noqa: S608 - own text
+            f" where scope in ({', '.join('?' * len(lacking))})",
+            lacking,
+        )
+        for scope, unit, settled, promised, unconfirmed in rows:
+            account = self.scopes[scope][unit]
+            account.settled, account.promised, account.unconfirmed = settled, promised, unconfirmed
 
     def bound(self, scopes: tuple[str, ...]) -> _Bound:
         found = self.bounds.get(scopes)
         if found is None:
-            names = dict.fromkeys(name for scope in scopes for name in self._load_caps(scope))
-            accounts = {name: self.accounts(name) for name in names}
+            names = self._load_caps(scopes)
+            accounts = {name: self.scopes[name] for name in names}
             capped = [
                 (name, unit, account)
                 for name, units in accounts.items()
@@ -149,15 +187,23 @@ class _Book:
             self.bounds[scopes] = found
         return found
 
-    def _load_caps(self, scope: str) -> Iterator[str]:
-        """The scope and those of its periods that have caps now."""
-        yield scope
-        rows = self.transaction.rows("select unit, per, cap, origin from caps where scope = ?", (scope,))
-        for unit, per, cap, origin in rows:
-            name = in_period(scope, per, self.now_us)
-            account = self.accounts(name)[unit]
+    def _load_caps(self, scopes: tuple[str, ...]) -> list[str]:
+        """The scopes, each with those of its periods that have caps now."""
+        rows = self.transaction.rows(
+            "select scope, unit, per, cap, origin from caps"  # noqa: S608 - own text
+            f" where scope in ({', '.join('?' * len(scopes))})",
+            scopes,
+        )
+        capped = [
+            (scope, in_period(scope, per, self.now_us), unit, cap, origin) for scope, unit, per, cap, origin in rows
+        ]
+        periods = {scope: [name for of, name, *_ in capped if of == scope] for scope in scopes}
+        names = list(dict.fromkeys(name for scope in scopes for name in (scope, *periods[scope])))
+        self._load(names)
+        for _, name, unit, cap, origin in capped:
+            account = self.scopes[name][unit]
             account.cap, account.origin = cap, origin
-            yield name
+        return names
 
     def caps_changed(self) -> None:
         self.bounds.clear()
@@ -165,25 +211,86 @@ class _Book:
             for account in accounts.values():
                 account.cap = None
 
+    def close_waiting(self) -> None:
+        """Close the calls that wait for it, and book what became of those that were still open."""
+        while self.closing:
+            closing, self.closing = self.closing, {}
+            for some in portions([(call_id, *one.row) for call_id, one in closing.items()]):
+                self._book_closed(closing, self._closed(some))
+
+    def _closed(self, rows: Sequence[tuple[object, ...]]) -> list[tuple[int, str]]:
+        """Those of some calls that were open, and where they are booked."""
+        self.transaction.write_waiting()  # a call may be one of those that this transaction adds
+        found = self.transaction.write_late(
+            _close_statement(len(rows)), (*chain.from_iterable(rows), self.transaction.now_us)
+        )
+        return [(call_id, scopes) for call_id, scopes in found]
+
+    def _book_closed(self, closing: dict[int, _Closing], closed: list[tuple[int, str]]) -> None:
+        # The rows' scopes, not the reservations': a period may have got its cap since, and counts what is under way.
+        together: dict[str, list[_Closing]] = {}
+        for call_id, scopes in closed:
+            together.setdefault(scopes, []).append(closing[call_id])
+        for scopes, ones in together.items():
+            for scope in scopes.split("\n"):
+                accounts = self.accounts(scope)
+                for at, unit in enumerate(UNITS):
+                    accounts[unit].add(
+                        settled=sum([one.settled[at] for one in ones]),
+                        promised=-sum([one.promised[at] for one in ones]),
+                        unconfirmed=sum([one.unconfirmed[at] for one in ones]),
+                    )
+
     def write(self) -> None:
+        self.close_waiting()
         rows = [
             (scope, unit, account.settled, account.promised, account.unconfirmed)
             for scope, accounts in self.scopes.items()
             for unit, account in accounts.items()
             if account.changed
         ]
-        self.transaction.connection.executemany(
-            "insert into balances values(?, ?, ?, ?, ?) on conflict do update set"
-            " settled = excluded.settled, promised = excluded.promised, unconfirmed = excluded.unconfirmed",
-            rows,
-        )
+        for some in portions(rows):
+            self.transaction.execute(
+                f"insert into balances values {marks(5, len(some))} on conflict do update set"  # noqa: S608 - own text
+                " settled = excluded.settled, promised = excluded.promised, unconfirmed = excluded.unconfirmed",
+                tuple(chain.from_iterable(some)),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Closing:
+    """What becomes of a call, and how much of what it had promised was used."""
+
+    row: tuple[object, ...]
+    settled: tuple[int, ...]
+    promised: tuple[int, ...]
+    unconfirmed: tuple[int, ...]
+
+
+@cache
+def _close_statement(rows: int) -> str:
+    return (
+        "with closing(id, became, used_microusd, used_tokens, used_requests, used_compute_us, failure, named) as"  # noqa: S608
+        f" (values {marks(8, rows)})"
+        " update calls set state = became, microusd = used_microusd, tokens = used_tokens, requests = used_requests,"
+        " compute_us = used_compute_us, error = failure, provider_request_id = named, closed_us = ?"
+        " from closing where call_id = id and state = 'promised' returning call_id, scopes"
+    )
 
 
 def _book(transaction: Transaction) -> _Book:
+    """The balances, in which everything that has become of calls so far is booked."""
+    book = _open_book(transaction)
+    book.close_waiting()
+    return book
+
+
+def _open_book(transaction: Transaction) -> _Book:
     book = transaction.shared.get(_Book)
     if book is None:
         book = transaction.shared[_Book] = _Book(transaction=transaction)
         transaction.before_commit.append(book.write)
+        transaction.before_reading.append(book.close_waiting)
     assert isinstance(book, _Book)
     return book
 
@@ -207,7 +314,7 @@ class Ledger:
         settled, unconfirmed and the needed amount together exceed a cap. ``unless`` looks at the same transaction first
         and may refuse with an error of its own.
         """
-        operation = _reserve(intent, self._journal, unless)
+        operation = About(request_key=intent.request_key, apply=_reserve(intent, self._journal, unless))
         if not self._line.locked():
             with suppress(MustWait):
                 return await self._ask_once(operation)
@@ -248,6 +355,9 @@ class Ledger:
         """Book what the answer says was used, in full even above the reservation (then the state is ``overrun``)."""
         state = "overrun" if used.exceeds(reservation.worst) else "settled"
         _close(transaction, reservation, state=state, settled=used, request_id=request_id)
+        if replace(used, compute_us=0).exceeds(reservation.worst):  # our own time stops nobody else's work
+            stop_teacher(transaction, reservation.call_id)
+            transaction.shared.pop(refuse_stopped, None)
 
     def release(self, transaction: Transaction, reservation: Reservation, reason: str) -> None:
         """Free a promise of which it is known that nothing is owed."""
@@ -263,6 +373,8 @@ class Ledger:
     def failed(self, transaction: Transaction, reservation: Reservation, error: TeacherError) -> None:
         """Close a promise after a failed try, by what the failure says about the bill."""
         reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, InvalidAnswer) and error.body:  # it may have been paid for, so what came can be looked at
+            transaction.add("unreadable", (reservation.call_id, zlib.compress(error.body[:MOST_UNREADABLE])))
         if error.billable:
             self.unknown(transaction, reservation, reason, request_id=error.request_id)
         elif isinstance(error, NotSent):
@@ -319,7 +431,7 @@ async def _until(freed: asyncio.Event) -> None:
 
 def balances(journal: Journal, scopes: Iterable[str] | None = None) -> list[Balance]:
     """What every scope has used, with its caps; and what each of its periods has used that had a cap."""
-    now_us = max(journal.clock_us(), *(row[0] for row in journal.query(_LAST)))
+    now_us = max([journal.clock_us(), *(row[1] for row in journal.query(_LAST))])
     caps = {
         (in_period(scope, per, now_us), unit): (cap, origin)
         for scope, unit, per, cap, origin in journal.query("select scope, unit, per, cap, origin from caps")
@@ -349,13 +461,92 @@ def balances(journal: Journal, scopes: Iterable[str] | None = None) -> list[Bala
     return found
 
 
-_LAST = "select coalesce((select reserved_us from calls order by call_id desc limit 1), 0)"
+_CLOCK_RESET = "clock reset at call"
+_LAST = (
+    "select call_id, iif(call_id > coalesce((select cast(value as integer) from meta"  # noqa: S608 - own text
+    f" where name = '{_CLOCK_RESET}'), 0), reserved_us, 0) from calls order by call_id desc limit 1"
+)
+"""Number and time of the last call; a time that a person has taken back counts as none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockReset:
+    """A time of the ledger's that a person has taken back, and the clock's."""
+
+    call_id: int
+    before_us: int
+    now_us: int
+
+
+def reset_clock(transaction: Transaction, *, by: str, reason: str) -> ClockReset | None:
+    """Let the ledger go by the clock again after a call under a clock that was ahead; None where it does already."""
+    last = transaction.rows(_LAST)
+    now_us = transaction.now_us
+    if not last or last[0][1] <= now_us:
+        return None
+    done = ClockReset(call_id=last[0][0], before_us=last[0][1], now_us=now_us)
+    transaction.execute(
+        "insert into meta values(?, ?) on conflict do update set value = excluded.value",
+        (_CLOCK_RESET, str(last[0][0])),
+    )
+    transaction.execute(
+        "insert into reconciliations(call_id, before, after, microusd_before, microusd, tokens, by, reason,"
+        " reconciled_us) select call_id, ?, ?, coalesce(microusd, reserved_microusd), microusd, tokens, ?, ?, ?"
+        " from calls where call_id = ?",
+        (f"clock at {_told(done.before_us)}", f"clock at {_told(now_us)}", by, reason, now_us, done.call_id),
+    )
+    end_leases(transaction, [row[0] for row in transaction.rows(_LEASES_AHEAD, (now_us,))])
+    return done
+
+
+_LEASES_AHEAD = "select lease_id from leases where ended_us is null and granted_us > ?"
+
+
+def _told(time_us: int) -> str:
+    return f"{datetime.fromtimestamp(time_us / 1_000_000, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _overrun_of(teacher: str) -> str:
+    return f"overrun of {teacher}"
+
+
+def stop_teacher(transaction: Transaction, call_id: int) -> None:
+    """Let nothing more be promised to the teacher of a call, which was billed above its bound, until it is accepted."""
+    (teacher,) = transaction.rows("select teacher from calls where call_id = ?", (call_id,))[0]
+    transaction.execute(
+        "insert into meta values(?, ?) on conflict do update set value = excluded.value"
+        " where cast(value as integer) < cast(excluded.value as integer)",
+        (_overrun_of(teacher), str(call_id)),
+    )
+
+
+def accept_overrun(transaction: Transaction, call_id: int) -> None:
+    """Let a teacher be asked again whose last call above its bound is this one, or an earlier one than this."""
+    (teacher,) = transaction.rows("select teacher from calls where call_id = ?", (call_id,))[0]
+    transaction.execute(
+        "delete from meta where name = ? and cast(value as integer) <= ?", (_overrun_of(teacher), call_id)
+    )
+
+
+def refuse_stopped(transaction: Transaction, teacher: str) -> None:
+    """Raises UsageOverrun for a teacher that billed more than its bound, in whatever process, and was not accepted."""
+    stopped: dict[str, str] | None = transaction.shared.get(refuse_stopped)
+    if stopped is None:
+        sql = "select name, value from meta where name >= 'overrun of ' and name < 'overrun of!'"
+        stopped = transaction.shared[refuse_stopped] = dict(transaction.rows(sql))
+    call_id = stopped.get(_overrun_of(teacher))
+    if call_id is not None:
+        raise UsageOverrun(
+            f"{teacher} used more in call {call_id} than was possible by its bound, so nothing more is asked of it; see"
+            f" why, then allow it with corpusgen reconcile --accept {call_id} --by NAME --reason TEXT"
+        )
 
 
 def _reserve(intent: Intent, journal: Journal, unless: Check | None) -> Operation[Reservation]:
     def operation(transaction: Transaction) -> Reservation:
         if unless is not None:
             unless(transaction)
+        refuse_stopped(transaction, intent.teacher)
         scopes = promise(transaction, intent.scopes, intent.worst)
         return note_call(transaction, intent, scopes, journal.owner_id)
 
@@ -369,8 +560,12 @@ def promise(
 
     ``sends`` False is for work that asks nobody, which a cap of 0 requests or dollars does not stop.
     """
-    bound = _book(transaction).bound(scopes)
-    _check(bound, amounts, sends)
+    book = _book(transaction)
+    bound = book.bound(scopes)
+    try:
+        _check(bound, amounts, sends)
+    except BudgetExhausted as error:
+        raise BudgetExhausted(f"{error}{book.ahead}") from None
     for unit, need in zip(UNITS, amounts.each, strict=True):
         if need:
             for accounts in bound.accounts:
@@ -412,21 +607,23 @@ def _refuse(account: _Account, cap: int, name: str, unit: Unit, need: int, what:
     within = {"total": "", "day": f" on {name[-10:]} (UTC)", "month": f" in {name[-7:]} (UTC)"}[per]
     bounded = ", as its timeout_s says" if unit == "compute_us" and what == _CALL else ""
     later = "" if per == "total" else f", or wait until the {per} is over,"
+    settle = "; settle the unconfirmed with corpusgen reconcile" if account.unconfirmed else ""
     raise BudgetExhausted(
         f"{account.origin}: the cap of {shown(cap, unit)} {unit_name(unit)} for {scope}{within} is used up:"
         f" {shown(account.settled, unit)} settled, {shown(account.unconfirmed, unit)} unconfirmed,"
         f" {what} may need {shown(need, unit)}{bounded}."
-        f" Everything paid for is kept; raise the cap{later} and run again to go on."
+        f" Everything paid for is kept; raise the cap{later} and run again to go on{settle}."
     )
 
 
 def note_call(transaction: Transaction, intent: Intent, scopes: tuple[str, ...], owner_id: int) -> Reservation:
     """A row for a call that is promised already."""
-    transaction.execute(
-        "insert into calls(run_id, request_key, teacher, role, attempt, scopes, owner_id, state, reserved_microusd,"
-        " reserved_tokens, reserved_requests, reserved_compute_us, price_version, reserved_us)"
-        " values(?, ?, ?, ?, ?, ?, ?, 'promised', ?, ?, ?, ?, ?, ?)",
+    book, worst = _book(transaction), intent.worst
+    call_id = book.next_call_id()
+    transaction.add(
+        "calls",
         (
+            call_id,
             intent.run_id,
             intent.request_key,
             intent.teacher,
@@ -434,16 +631,20 @@ def note_call(transaction: Transaction, intent: Intent, scopes: tuple[str, ...],
             intent.attempt,
             "\n".join(scopes),
             owner_id,
-            intent.worst.microusd,
-            intent.worst.tokens,
-            intent.worst.requests,
-            intent.worst.compute_us,
+            "promised",
+            *(worst.microusd, worst.tokens, worst.requests),
+            *(None, None, None),
             intent.price_version,
-            _book(transaction).now_us,
+            *(None, None),
+            book.now_us,
+            None,
+            worst.compute_us,
+            *(None, None, None),
         ),
     )
-    call_id = int(transaction.connection.last_insert_rowid())
-    return Reservation(call_id=call_id, worst=intent.worst, scopes=scopes)
+    if transaction.unheard_of:
+        transaction.unheard_of.discard(intent.request_key)
+    return Reservation(call_id=call_id, worst=worst, scopes=scopes)
 
 
 def _close(
@@ -456,28 +657,16 @@ def _close(
     error: str | None = None,
     request_id: str | None = None,
 ) -> None:
-    closed = transaction.rows(
-        "update calls set state = ?, microusd = ?, tokens = ?, requests = ?, compute_us = ?, error = ?,"
-        " provider_request_id = ?, closed_us = ?"
-        " where call_id = ? and state = 'promised' returning scopes",
-        (
-            state,
-            *settled.each,
-            error,
-            request_id,
-            transaction.now_us,
-            reservation.call_id,
-        ),
-    )
-    if not closed:
+    closing = _open_book(transaction).closing
+    if reservation.call_id in closing:
         return  # closed already: booked once, whoever comes second
-    # The row's scopes, not the reservation's: a period may have got its cap since, and counts what is under way.
-    accounts = [_book(transaction).accounts(scope) for scope in closed[0][0].split("\n")]
-    parts = (UNITS, settled.each, reservation.worst.each, unconfirmed.each)
-    for unit, booked, promised, unknown in zip(*parts, strict=True):
-        if booked or promised or unknown:
-            for units in accounts:
-                units[unit].add(settled=booked, promised=-promised, unconfirmed=unknown)
+    closing[reservation.call_id] = _Closing(
+        row=(state, *settled.each, error, request_id),
+        settled=settled.each,
+        promised=reservation.worst.each,
+        unconfirmed=unconfirmed.each,
+    )
+    transaction.defer()
 
 
 def set_caps(transaction: Transaction, caps: Iterable[Cap]) -> None:
@@ -505,10 +694,10 @@ def remove_caps(transaction: Transaction, scope: str, units: Iterable[Unit], per
 def _count_period(book: _Book, scope: str, per: Per) -> None:
     """Book the calls and the time of the present period in it, those that lacked it so far included."""
     name, transaction = in_period(scope, per, book.now_us), book.transaction
-    values = {"name": name, "scope": scope, "since": _began(name)}
+    values = {"name": name, "scope": scope, "since": _began(name), "now": book.now_us}
     for table, began in (("calls", "reserved_us"), ("spans", "began_us"), ("leases", "granted_us")):
         transaction.execute(
-            f"update {table} set scopes = scopes || char(10) || :name where {began} >= :since"  # noqa: S608 - own text
+            f"update {table} set scopes = scopes || char(10) || :name where {began} between :since and :now"  # noqa: S608
             f" and {_LISTS.format('scope')} and not {_LISTS.format('name')}",
             values,
         )
@@ -657,6 +846,26 @@ def claim_on(connection: apsw.Connection, request_key: bytes) -> Claim | None:
         return None
     alive = row[2] is not None or owner_alive(*row[3:])
     return Claim(call_id=row[0], owner_id=row[1], batch_id=row[2], alive=alive)
+
+
+def unheard_of(transaction: Transaction, request_key: bytes) -> bool:
+    """Whether a request is known to have neither an answer nor an open call; looked up once for a whole transaction.
+
+    False where that is not known: then it is to be looked up by itself.
+    """
+    if transaction.unheard_of is None:
+        transaction.unheard_of = {key for some in portions(transaction.about) for key in _unheard_of(transaction, some)}
+    return request_key in transaction.unheard_of
+
+
+def _unheard_of(transaction: Transaction, keys: Sequence[bytes]) -> set[bytes]:
+    asked = ", ".join("?" * len(keys))
+    rows = transaction.rows(
+        f"select request_key from answers where request_key in ({asked})"  # noqa: S608 - own text
+        f" union all select request_key from claims where request_key in ({asked})",
+        (*keys, *keys),
+    )
+    return set(keys) - {row[0] for row in rows}
 
 
 def claims_on(connection: apsw.Connection, request_keys: Sequence[bytes]) -> dict[bytes, str | None]:

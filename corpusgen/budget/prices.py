@@ -19,8 +19,10 @@ __all__ = ["MTOK", "PerMtok", "Rate", "Tier", "rate_of"]
 
 _FREE: Final = Rate(input_per_mtok=0, output_per_mtok=0, version="free")
 _NOT_HOSTED: Final = ("self_hosted", "mock")
-_SEARCHES: Final = ("web_search_options", "search_parameters")
+_SEARCHES: Final = ("web_search_options", "search_parameters", "plugins", "enable_search", "web_search")
 """Parameters by which a call brings fees of its own."""
+_REGION: Final = "inference_geo"
+"""Where Anthropic is to compute; elsewhere than anywhere costs more."""
 _BY_PARAMETER: Final = ("speed", "search_type")
 
 
@@ -31,6 +33,7 @@ def rate_of(teacher: TeacherSpec, *, on: date, table: PriceTable | None = None, 
     """
     if teacher.free:
         return _FREE
+    _refuse_fees(teacher)
     if teacher.price is not None:
         rate = rate_of_price(teacher.price, version=f"spec: {teacher.price.source}")
         return _serving(rate, teacher, batch)
@@ -45,8 +48,6 @@ def rate_of(teacher: TeacherSpec, *, on: date, table: PriceTable | None = None, 
 def _public(teacher: TeacherSpec, model: str, on: date) -> Rate:
     if not _hosted(teacher):
         raise _unknown(teacher, "it is not a hosted teacher that a price list names")
-    if found := [name for name in _SEARCHES if name in teacher.parameters]:
-        raise _unknown(teacher, f"parameters.{found[0]} brings fees that tokens do not bound")
     try:
         tiers, version = public_tiers(_provider(teacher), teacher.base_url, model, on)
     except LookupError as error:
@@ -55,6 +56,17 @@ def _public(teacher: TeacherSpec, model: str, on: date) -> Rate:
     if rate.free:
         raise _unknown(teacher, "genai-prices lists it at nothing; say free: true if that is so")
     return rate
+
+
+def _refuse_fees(teacher: TeacherSpec) -> None:
+    if found := [name for name in _SEARCHES if name in teacher.parameters]:
+        raise PriceUnknown(
+            f"the worst case of {teacher.name!r} cannot be bounded: parameters.{found[0]} brings fees and input besides"
+            " its tokens, whatever the price of those; remove it"
+        )
+    where = teacher.parameters.get(_REGION)
+    if teacher.price is None and where not in (None, "global"):
+        raise _unknown(teacher, f"parameters.{_REGION}: {where} has a surcharge that no price list here names")
 
 
 def _serving(rate: Rate, teacher: TeacherSpec, batch: bool) -> Rate:

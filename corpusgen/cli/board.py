@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 EVERY_S = 0.25
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, the end of a service, and a terminal that was closed."""
 _CUT_OFF = (
     "stopped at once; calls that were cut off count in full until they are reconciled, every answer is kept,"
     " and the same command goes on from there"
@@ -85,7 +87,8 @@ def work(board: Board, job: Callable[[], Awaitable[T]], *, quiet: bool) -> T:
 async def _work(board: Board, job: Callable[[], Awaitable[T]], *, quiet: bool) -> T:
     task = asyncio.ensure_future(job())
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    heeded = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
+    for number in heeded:
         loop.add_signal_handler(number, _stop, board, task)
     try:
         if quiet:
@@ -99,7 +102,7 @@ async def _work(board: Board, job: Callable[[], Awaitable[T]], *, quiet: bool) -
     except asyncio.CancelledError:
         raise Interrupted(_CUT_OFF if board.current() else "stopped before anything was asked") from None
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in heeded:
             loop.remove_signal_handler(number)
 
 
@@ -110,7 +113,7 @@ def _stop(board: Board, task: asyncio.Future[T]) -> None:
         return
     run.asker.stopping.set()
     if run.lane.note:
-        click.echo("\nstopping: the batches go on at the provider", err=True)
+        click.echo("\nstopping: batches that were handed over go on at the provider", err=True)
         return
     click.echo(
         f"\nstopping: {run.asker.counts.in_flight} calls under way are waited for and kept; Ctrl-C again cuts them off",

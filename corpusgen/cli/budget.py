@@ -1,14 +1,16 @@
-"""``corpusgen budget show``, ``set`` and ``export``."""
+"""``corpusgen budget show``, ``set``, ``reset-clock`` and ``export``."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from corpusgen.cli.look import balance_line
-from corpusgen.cli.options import corpus_option, counted, emit, existing, json_option, opened, parse_caps
+from corpusgen.cli.options import corpus_option, counted, emit, existing, is_there, json_option, opened, parse_caps
+from corpusgen.errors import UsageError
 
 if TYPE_CHECKING:
     from corpusgen.spec import Per
@@ -57,14 +59,21 @@ def set_(scope: str, caps: str, per: Per, corpus_folder: Path, as_json: bool) ->
 
     UNIT=none takes a cap away. A cap below what is used already is allowed: nothing more is sent then.
     """
-    wanted = parse_caps(caps, "caps", none=True)
+    wanted, made = parse_caps(caps, "caps", none=True), not is_there(corpus_folder)
     with opened(corpus_folder) as corpus:
         from corpusgen.stages.budgeting import set_budget
-        from corpusgen.stages.looking import budget_status
+        from corpusgen.stages.looking import budget_status, teachers_seen
 
         done = set_budget(corpus, scope, wanted, per=per)
         found = budget_status(corpus)
+        seen = teachers_seen(corpus)
     bound = [one for one in found["balances"] if one["scope"].partition("@")[0] == scope or one["scope"] == scope]
+    if made:
+        click.echo(f"note: made a new corpus in {str(corpus_folder)!r}", err=True)
+    kind, _, name = scope.partition(":")
+    if kind == "teacher" and name not in seen:
+        known = f"; seen: {', '.join(seen)}" if seen else ""
+        click.echo(f"note: nothing here has used {name!r} yet{known}", err=True)
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
     if as_json:
@@ -72,6 +81,27 @@ def set_(scope: str, caps: str, per: Per, corpus_folder: Path, as_json: bool) ->
         return
     for one in bound:
         click.echo(balance_line(one))
+
+
+@budget.command(name="reset-clock")
+@click.option("--by", default="", metavar="NAME", help="Whose word it is.")
+@click.option("--reason", default="", metavar="TEXT", help="On what ground.")
+@corpus_option
+@json_option
+def reset_clock(by: str, reason: str, corpus_folder: Path, as_json: bool) -> None:
+    """Let caps per day and month go by the clock again, after calls that were made while it was ahead.
+
+    Those calls stay booked in the days they were made in; who took the time back, and why, is a row in the corpus.
+    """
+    with existing(corpus_folder) as corpus:
+        from corpusgen.stages.budgeting import reset_to_clock
+
+        done = reset_to_clock(corpus, by=by, reason=reason)
+    if as_json:
+        emit({"reset": None if done is None else asdict(done)})
+        return
+    ahead = "" if done is None else f" again; call {done.call_id} was ahead of it"
+    click.echo(f"the ledger goes by the clock{ahead}")
 
 
 @budget.command()
@@ -84,6 +114,10 @@ def export(file: Path, corpus_folder: Path, as_json: bool) -> None:
     FILE.sha256 beside it is what sha256sum -c reads. corpusgen verify --ledger FILE finds any change, and says in which
     line the file and the corpus disagree.
     """
+    if not file.absolute().parent.is_dir():
+        raise UsageError(
+            f"FILE: {str(file)!r} cannot be written: there is no folder {str(file.parent)!r}; make it first"
+        )
     with existing(corpus_folder, reading=True) as corpus:
         from corpusgen.stages.ledger_export import export_ledger
 

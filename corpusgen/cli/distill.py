@@ -17,6 +17,7 @@ from corpusgen.cli.options import (
     parse_budget,
     plan_told,
     spec_argument,
+    tell_other_models,
 )
 from corpusgen.errors import PartialFailure
 
@@ -43,6 +44,7 @@ def distill(
         job = Distillation(task=task, corpus=corpus)
         board = Board(current=lambda: job.run)
         found = work(board, lambda: the_job(job, caps=caps, watch=board.watch, report=report), quiet=quiet)
+    tell_other_models(found["other_models"])
     if as_json:
         emit(found)
     else:
@@ -53,6 +55,8 @@ def distill(
 
 def _told(found: dict[str, object]) -> str:
     lines = [f"{found['task']}: {found['requests']} requests sent, {found['known']} answers known"]
+    if found["elsewhere"]:
+        lines[0] += f", {found['elsewhere']} from other corpora"
     if "retention" not in found:
         if found["student"]:
             lines.append("  student   trained, but there is no gold file to say how good it is; add seeds.gold")

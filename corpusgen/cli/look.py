@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import click
 
-from corpusgen.cli.options import amount, corpus_option, counted, emit, existing, json_option, money
+from corpusgen.cli.options import amount, corpus_option, counted, emit, existing, harmless, json_option, money
 
 
 @click.command()
@@ -46,7 +47,8 @@ def status(corpus_folder: Path, as_json: bool) -> None:
 def _drop_line(one: Mapping[str, Any]) -> str:
     if one["stage"].startswith("passed on by "):
         return f"  {one['items']} {one['stage']}: {one['reason']}"
-    return f"  dropped {one['items']} at {one['stage']}: {one['reason']}"
+    said = "".join(f"\n    {shorten(harmless(detail), 200)}" for detail in one["details"])
+    return f"  dropped {one['items']} at {one['stage']}: {one['reason']}{said}"
 
 
 def _batch_line(one: Mapping[str, Any]) -> str:

@@ -81,13 +81,13 @@ def opened(folder: Path, *, reading: bool = False) -> Iterator[Corpus]:
 @contextmanager
 def existing(folder: Path, *, reading: bool = False) -> Iterator[Corpus]:
     """A corpus that is there already, with ``reading`` writable or not. Raises UsageError where there is none."""
-    if not _is_there(folder):
+    if not is_there(folder):
         raise UsageError(f"no corpus in {str(folder)!r}; name one with --corpus, or make one with corpusgen run")
     with opened(folder, reading=reading) as corpus:
         yield corpus
 
 
-def _is_there(folder: Path) -> bool:
+def is_there(folder: Path) -> bool:
     """Whether there is a corpus, be it one whose journal is gone: opening it says so."""
     return any((folder / name).exists() for name in ("journal.sqlite", "MANIFEST.json", "shards"))
 
@@ -95,7 +95,7 @@ def _is_there(folder: Path) -> bool:
 @contextmanager
 def existing_or_empty(folder: Path) -> Iterator[Corpus]:
     """The corpus in a folder, or an empty one elsewhere for a moment: looking ahead makes nothing."""
-    if _is_there(folder):
+    if is_there(folder):
         with opened(folder, reading=True) as corpus:
             yield corpus
         return
@@ -118,6 +118,12 @@ def tell_error(
     if as_json:
         emit({**(more or {}), "error": kind, "message": message, "exit_code": exit_code})
     click.echo(f"error: {harmless(message)}", err=True)
+
+
+def tell_other_models(found: Mapping[str, int]) -> None:
+    """Warn of answers that came from another model than the one asked, once for each."""
+    for name, number in found.items():
+        click.echo(f"warning: {counted(number, 'answer')} came from another model: {harmless(name)}", err=True)
 
 
 def harmless(text: str) -> str:

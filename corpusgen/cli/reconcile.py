@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 @click.option(
     "--covers", metavar="FROM/TO", help="Days (UTC) the export covers, such as 2026-11-01/2026-11-30; else its times."
 )
-@click.option("--accept", "accepted", metavar="CALL_IDS", help="Calls to settle on a person's word: 12,15,16.")
+@click.option(
+    "--accept",
+    "accepted",
+    metavar="CALL_IDS",
+    help="Calls to settle on a person's word: 12,15,16; of one above its bound, to ask its teacher again.",
+)
 @click.option("--all", "every", is_flag=True, help="As --accept, for every unconfirmed call.")
 @click.option(
     "--unbilled", is_flag=True, help="With --accept: they were not billed. Else they count at the worst case."
@@ -61,10 +66,14 @@ def reconcile(
             return
         if export is not None:
             from corpusgen.stages.reconciling import reconcile as by_export
-            from corpusgen.store.usage_export import read_export
+            from corpusgen.store.usage_export import NOTHING_FOUND, read_export
 
-            period = None if covers is None else _period(covers)
-            found = by_export(corpus, read_export(export), provider=provider, covers=period)
+            period, told = None if covers is None else _period(covers), read_export(export)
+            if period is None and not told.lines:
+                raise UsageError(
+                    f"{export}: {NOTHING_FOUND}. If nothing was billed, say of which days: --covers FROM/TO"
+                )
+            found = by_export(corpus, told, provider=provider, covers=period)
         else:
             from corpusgen.stages.reconciling import accept
 
@@ -78,7 +87,8 @@ def _tell(found: Reconciled, *, as_json: bool) -> None:
         emit(figures)
         return
     click.echo(f"confirmed {counted(len(found.confirmed), 'call')} at {money(figures['confirmed_microusd'])}")
-    click.echo(f"freed {money(figures['freed_microusd'])}: {counted(len(found.freed), 'call')} not billed")
+    freed = f"{counted(len(found.freed), 'call')} {'was' if len(found.freed) == 1 else 'were'} not billed"
+    click.echo(f"freed {money(figures['freed_microusd'])}; {freed}")
     click.echo(f"{counted(found.kept, 'call')} still unconfirmed")
     for note in found.notes:
         click.echo(f"note: {note}", err=True)

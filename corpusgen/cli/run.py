@@ -20,6 +20,7 @@ from corpusgen.cli.options import (
     plan_told,
     spec_argument,
     tell_error,
+    tell_other_models,
 )
 
 if TYPE_CHECKING:
@@ -169,10 +170,13 @@ def run(
             board, lambda: run_task(task, corpus, caps=caps, watch=board.watch, opened=opened_runs), quiet=quiet
         )
         came_to = _came_to(made, corpus, opened_runs[0].run_id) if made else {}
+    tell_other_models(found["other_models"])
     if as_json:
         emit(found | ({"plan": came_to} if made else {}))
     else:
-        click.echo(f"{found['records']} records, {found['requests']} requests sent, {found['known']} answers known")
+        shared = f", {found['elsewhere']} from other corpora" if found["elsewhere"] else ""
+        sent = f"{found['records']} records, {found['requests']} requests sent, {found['known']} answers known"
+        click.echo(f"{sent}{shared}")
         for line in plan_told(came_to):
             click.echo(line)
 

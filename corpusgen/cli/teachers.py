@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from corpusgen.cli.options import corpus_option, emit, json_option, opened, parse_budget
 from corpusgen.errors import PartialFailure, UsageError
@@ -87,19 +88,25 @@ def check(
     of_spec = target.endswith((".yaml", ".yml")) or Path(target).is_file()
     task = load_task(Path(target)) if of_spec else None
     named = None if task is not None else _named(target, base_url, key_env, api)
-    found = check_teacher(task) if task is not None else check_named(_sure(named))
-    probe: Probe | None = None
+    views = (None,) if task is None else task.of_each_teacher
+    every = [check_named(_sure(named)) if view is None else check_teacher(view) for view in views]
+    probes: list[Probe | None] = [None] * len(every)
     if live:
         with _corpus_here(corpus_folder) as corpus:
-            if task is not None:
-                probe = asyncio.run(probe_task(task, corpus, agreed=agreed, caps=caps))
-            else:
-                probe = asyncio.run(probe_named(_sure(named), corpus, agreed=agreed, caps=caps))
+            for at, view in enumerate(views):
+                if view is None:
+                    probes[at] = asyncio.run(probe_named(_sure(named), corpus, agreed=agreed, caps=caps))
+                else:
+                    probes[at] = asyncio.run(probe_task(view, corpus, agreed=agreed, caps=caps))
+    told = [
+        found | ({} if probe is None else {"live": _live(probe)}) for found, probe in zip(every, probes, strict=True)
+    ]
     if as_json:
-        emit(found | ({} if probe is None else {"live": _live(probe)}))
+        emit(told[0] if len(told) == 1 else {"teachers": told})
     else:
-        _tell(found, probe)
-    if probe is not None and not probe.ok:
+        for found, probe in zip(every, probes, strict=True):
+            _tell(found, probe)
+    if any(probe is not None and not probe.ok for probe in probes):
         raise click.exceptions.Exit(PartialFailure.exit_code)
 
 
@@ -125,7 +132,8 @@ def _sure(named: TeacherSpec | None) -> TeacherSpec:
 
 @contextmanager
 def _corpus_here(folder: Path) -> Iterator[Corpus | None]:
-    if (folder / "journal.sqlite").exists():
+    given = click.get_current_context().get_parameter_source("corpus_folder") is not ParameterSource.DEFAULT
+    if given or (folder / "journal.sqlite").exists():
         with opened(folder) as corpus:
             yield corpus
     else:
@@ -143,6 +151,7 @@ def _tell(found: dict[str, Any], probe: Probe | None) -> None:
         click.echo(f"{field:<18} {shown}" if field != "explanation" else f"\n{value}")
     if probe is None:
         return
-    click.echo(f"\nasked {probe.calls} times, for ${probe.microusd / 1e6:.6f}")
+    bill = "no price is known" if probe.microusd is None else f"for ${probe.microusd / 1e6:.6f}"
+    click.echo(f"\nasked {probe.calls} times, {bill}")
     for one in probe.findings:
         click.echo(f"{one.check:<18} {one.outcome:<12} {one.said}")

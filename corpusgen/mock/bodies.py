@@ -29,11 +29,11 @@ _WITH_CHOICES: Final[frozenset[Api]] = frozenset({"chat", "completion"})
 _OPENAI: Final[frozenset[Api]] = TALKING - {"messages"}
 
 
-def _kind(name: str, what: str, body: Body, apis: frozenset[Api] = EVERYWHERE) -> Kind:
+def _kind(name: str, what: str, body: Body, apis: frozenset[Api] = EVERYWHERE, *, usable: bool = False) -> Kind:
     async def act(exchange: Exchange) -> None:
         await exchange.answer(body(exchange))
 
-    return Kind(name=name, what=what, billed=True, act=act, apis=apis)
+    return Kind(name=name, what=what, billed=True, act=act, apis=apis, usable=usable)
 
 
 def _changing(
@@ -154,10 +154,10 @@ BODIES: Final = (
     _kind("deep-json", "a hundred thousand brackets", _raw(b"[" * _DEEP + b"]" * _DEEP)),
     _changing("no-choices", "a list of no choices", _silent, apis=EVERYWHERE),
     _changing("two-choices", "two choices where one was asked for", _two_choices, apis=_WITH_CHOICES),
-    _changing("null-content", "a choice without words", _said(None)),
-    _changing("empty-content", "a choice with no words in it", _said("")),
-    _changing("unknown-finish", "a reason for stopping nobody knows", _finished("bored")),
-    _changing("no-finish", "no reason for stopping: the answer is not whole", _finished(None)),
+    _changing("null-content", "a choice without words", _said(None), usable=True),
+    _changing("empty-content", "a choice with no words in it", _said(""), usable=True),
+    _changing("unknown-finish", "a reason for stopping nobody knows", _finished("bored"), usable=True),
+    _changing("no-finish", "no reason for stopping", _finished(None), usable=True),
     _changing("length", "cut off at max_tokens, and says so", _finished("length"), usable=True),
     _changing(
         "content-filter",
@@ -169,9 +169,9 @@ BODIES: Final = (
     _changing("refusal", "would rather not", _said("I would rather not.", refusal="I would rather not."), usable=True),
     _changing("usage-missing", "no word on tokens", _without("usage"), usable=True),
     _changing("usage-null", "token counts of null", _with(usage=None), usable=True),
-    _changing("usage-negative", "less than no tokens", _usage(output=-5)),
-    _changing("usage-float", "half a token", _usage(output=2.5)),
-    _changing("usage-string", "many tokens, in words", _usage(output="many")),
+    _changing("usage-negative", "less than no tokens", _usage(output=-5), usable=True),
+    _changing("usage-float", "half a token", _usage(output=2.5), usable=True),
+    _changing("usage-string", "many tokens, in words", _usage(output="many"), usable=True),
     _changing("usage-zero", "claims no tokens at all", _usage(read=0, output=0, total=0), usable=True),
     _changing("usage-no-input", "claims to have read nothing", _usage(read=0), usable=True),
     _changing("usage-no-output", "claims to have written nothing", _usage(output=0, total=None), usable=True),
@@ -179,9 +179,13 @@ BODIES: Final = (
         "usage-thoughts", "counts its thoughts in total_tokens alone", _usage(output=1), usable=True, apis=_OPENAI
     ),
     _changing(
-        "usage-contradicts", "more cached tokens than read", _usage(cached={"cached_tokens": 10**8}), apis=_OPENAI
+        "usage-contradicts",
+        "more cached tokens than read",
+        _usage(cached={"cached_tokens": 10**8}),
+        usable=True,
+        apis=_OPENAI,
     ),
-    _changing("usage-absurd", "more tokens than were ever written", _usage(output=_ABSURD)),
+    _changing("usage-absurd", "more tokens than were ever written", _usage(output=_ABSURD), usable=True),
     _changing(
         "usage-huge",
         "charges for more than max_tokens allows, and says so",
@@ -206,7 +210,7 @@ BODIES: Final = (
     _changing("control-characters", "text that would drive a terminal", _said(_CONTROLS), usable=True),
     _kind("nan-logprobs", "a log-probability that is not a number", _logprob(b"NaN"), _OPENAI),
     _kind("infinite-logprobs", "a log-probability beyond every number", _logprob(b"-1e999"), _OPENAI),
-    _kind("positive-logprobs", "a probability above 1", _logprob(b"0.7"), _OPENAI),
+    _kind("positive-logprobs", "a probability above 1", _logprob(b"0.7"), _OPENAI, usable=True),
     _changing(
         "minus-9999-logprobs",
         "a log-probability that stands for none",
@@ -214,5 +218,5 @@ BODIES: Final = (
         usable=True,
         apis=_OPENAI,
     ),
-    _kind("string-logprobs", "a log-probability in words", _logprob(b'"likely"'), _OPENAI),
+    _kind("string-logprobs", "a log-probability in words", _logprob(b'"likely"'), _OPENAI, usable=True),
 )

@@ -46,15 +46,16 @@ _PIECE: Final = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
 def read_chat(body: bytes, headers: Headers) -> Question:
     """The question in a request body. Raises NotARequest."""
     asked = parse(body)
-    texts = _texts(asked)
+    texts, model = _texts(asked), str(asked.get("model", "mock"))
     thoughts = thinking_tokens(asked.get("reasoning_effort"), "reasoning_effort")
     if thoughts:
         refuse_while_thinking(asked)
-    input_tokens = tokens_in(texts) + tokens_of(asked.get("tools")) + tokens_of(asked.get("response_format"))
+    input_tokens = tokens_in(texts, model) + tokens_of(asked.get("tools"))
+    input_tokens += tokens_of(asked.get("response_format"))
     return Question(
         key=key_of(asked),
         api="chat",
-        model=str(asked.get("model", "mock")),
+        model=model,
         text=texts[-1],
         input_tokens=input_tokens,
         max_tokens=max_tokens(asked),

@@ -25,13 +25,13 @@ from corpusgen.records import Json
 
 def _read(body: bytes, headers: Headers) -> Question:
     asked = parse(body)
-    prompt = _prompt(asked)
+    prompt, model = _prompt(asked), str(asked.get("model", "mock"))
     return Question(
         key=key_of(asked),
         api="completion",
-        model=str(asked.get("model", "mock")),
+        model=model,
         text=prompt,
-        input_tokens=tokens_in([prompt]),
+        input_tokens=tokens_in([prompt], model),
         max_tokens=max_tokens(asked),
         top_logprobs=None if asked.get("logprobs") is None else whole(asked, "logprobs", 0, least=0),
         choices=whole(asked, "n", 1, most=MOST_CHOICES),

@@ -45,16 +45,16 @@ _STATEFUL: Final = ("previous_response_id", "conversation", "prompt", "backgroun
 def _read(body: bytes, headers: Headers) -> Question:
     asked = parse(body)
     _refuse_state(asked)
-    texts = _texts(asked)
+    texts, model = _texts(asked), str(asked.get("model", "mock"))
     thoughts = thinking_tokens(mapping(asked.get("reasoning"), "reasoning").get("effort"), "reasoning.effort")
     if thoughts:
         refuse_while_thinking(asked)
     wanted = mapping(asked.get("text"), "text").get("format")
-    input_tokens = tokens_in(texts) + tokens_of(asked.get("tools")) + tokens_of(wanted)
+    input_tokens = tokens_in(texts, model) + tokens_of(asked.get("tools")) + tokens_of(wanted)
     return Question(
         key=key_of(asked),
         api="responses",
-        model=str(asked.get("model", "mock")),
+        model=model,
         text=texts[-1],
         input_tokens=input_tokens,
         max_tokens=whole(asked, "max_output_tokens", DEFAULT_MAX_TOKENS),

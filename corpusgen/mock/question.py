@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
 from corpusgen.records import Json, canonical_json
+from corpusgen.tokens import EncodingName, count_tokens, encoding_for
 
 Api: TypeAlias = Literal["chat", "completion", "responses", "messages", "embeddings"]
 Asked: TypeAlias = Mapping[str, Json]
@@ -116,9 +118,17 @@ def key_of(asked: Asked, api: bytes = b"") -> str:
     return hashlib.sha256(api + canonical_json(asked)).hexdigest()
 
 
-def tokens_in(texts: Sequence[str]) -> int:
-    """How many tokens the messages with these texts take."""
-    return sum([-(-len(text.encode()) // 4) + _TOKENS_PER_MESSAGE for text in texts])
+def tokens_in(texts: Sequence[str], model: str = "") -> int:
+    """How many tokens the messages with these texts take: as OpenAI counts for its models, else four bytes each."""
+    encoding = _encoding_of(model)
+    if encoding is None:
+        return sum([-(-len(text.encode()) // 4) + _TOKENS_PER_MESSAGE for text in texts])
+    return sum([count_tokens(text, encoding) + _TOKENS_PER_MESSAGE for text in texts])
+
+
+@lru_cache(maxsize=64)
+def _encoding_of(model: str) -> EncodingName | None:
+    return encoding_for("openai", model)
 
 
 def tokens_of(said: Json) -> int:

@@ -18,6 +18,8 @@ from corpusgen.spec import Seeds
 
 BATCH_ROWS = 2_000
 ROWS_AT_ONCE = 128
+_LONGEST_CELL = 2**31 - 1
+"""Characters; a text may be as long as it likes, and csv itself stops at 131,072."""
 """Rows held while their ids are looked up together."""
 
 
@@ -206,6 +208,7 @@ def _csv(path: Path, columns: list[str]) -> Iterator[_Row]:
     import csv
 
     with path.open(newline="", encoding="utf-8-sig") as file:
+        csv.field_size_limit(_LONGEST_CELL)
         try:
             reader = csv.DictReader(file, strict=True)
             _require(path, columns, list(reader.fieldnames or []), _Row(number=0, line=1, values={}))

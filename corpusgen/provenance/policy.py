@@ -68,8 +68,6 @@ RULES: dict[str, str] = {
 }
 
 _SEVERITY: dict[Outcome, int] = {"allow": 0, "needs_waiver": 1, "deny": 2}
-# What the dataset card carries out by itself need not be promised by anybody.
-_DONE_BY_THE_CARD = frozenset({"attribution", "notice_file"})
 _OWN_MACHINE: frozenset[Route] = frozenset({"self_hosted", "mock"})
 
 

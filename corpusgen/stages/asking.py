@@ -145,7 +145,8 @@ def note_drops(run: Run, stage: str, reason: str, repeats: Sequence[Repeat]) -> 
 
     def operation(transaction: Transaction) -> None:
         transaction.connection.executemany(
-            "insert or ignore into drops(run_id, stage, item_id, reason, repeat_of) values(?, ?, ?, ?, ?)", rows
+            "insert into drops(run_id, stage, item_id, reason, repeat_of) values(?, ?, ?, ?, ?) on conflict do nothing",
+            rows,
         )
 
     run.corpus.journal.run_now(operation)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from corpusgen.budget.amounts import in_period, period_of, shown, unit_name
-from corpusgen.budget.ledger import Cap, balances, remove_caps, set_caps
+from corpusgen.budget.ledger import Cap, ClockReset, balances, remove_caps, reset_clock, set_caps
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import UsageError
 from corpusgen.journal import Transaction
@@ -62,3 +62,10 @@ def _warnings(corpus: Corpus, scope: str, caps: list[Cap], per: Per) -> list[str
     if caps and per == "total" and scope.startswith("run:"):
         found.append("this run's next start puts the caps of its spec or of --budget back in force")
     return found
+
+
+def reset_to_clock(corpus: Corpus, *, by: str, reason: str) -> ClockReset | None:
+    """Let days and months go by the clock again, on a person's word; None where they do."""
+    if not by.strip() or not reason.strip():
+        raise UsageError("reset-clock needs --by NAME and --reason TEXT: whose word it is, and on what ground")
+    return corpus.journal.run_now(lambda transaction: reset_clock(transaction, by=by.strip(), reason=reason.strip()))

@@ -9,14 +9,14 @@ from typing import Final
 
 from corpusgen.budget.prices import Rate, rate_of
 from corpusgen.corpus import Corpus, utc_now
-from corpusgen.errors import UnsupportedParameter, UsageError
+from corpusgen.errors import PriceUnknown, UnsupportedParameter, UsageError
 from corpusgen.provenance.policy import explain
 from corpusgen.records import Json
 from corpusgen.spec import TeacherSpec, Unit
 from corpusgen.stages.opening import judge, refusal
-from corpusgen.stages.probing import Probe, Prober
+from corpusgen.stages.probing import UNPRICED, Probe, Prober
 from corpusgen.stages.task import Task, connect, price_of
-from corpusgen.teachers.registry import check_parameters, describe, open_teacher, resolved
+from corpusgen.teachers.registry import check_parameters, describe, known_teachers, open_teacher, resolved
 from corpusgen.teachers.teacher import Teacher, TeacherCard
 
 
@@ -81,16 +81,34 @@ async def probe_task(task: Task, corpus: Corpus | None, *, agreed: bool, caps: M
 
 async def probe_named(spec: TeacherSpec, corpus: Corpus | None, *, agreed: bool, caps: Mapping[Unit, int]) -> Probe:
     """What a teacher does when it is asked a few harmless questions."""
+    rate = _rate(spec, agreed=agreed, caps=caps)
     teacher = open_teacher(spec, folder=Path(), clock=utc_now)
-    rate = rate_of(priced(spec), on=utc_now().date())
     return await _probed(teacher, rate, {}, corpus, agreed=agreed, caps=caps)
 
 
 def priced(spec: TeacherSpec) -> TeacherSpec:
-    """The spec as prices are looked up by; a server on this machine sends no bill."""
-    known = resolved(spec)
-    mine = known.route in ("self_hosted", "mock") or spec.name.startswith(("embedded/", "scripted/"))
+    """The spec as prices are looked up by; a server of one's own sends no bill, a proxy on this machine may."""
+    known, scheme = resolved(spec), spec.name.partition("/")[0]
+    offers = [one for one in known_teachers() if one.free or one.route == "self_hosted"]
+    own = {offer.name.partition("/")[0] for offer in offers}
+    mine = spec.route in ("self_hosted", "mock") or scheme in own
     return known.model_copy(update={"free": True}) if mine and known.price is None else known
+
+
+def _rate(spec: TeacherSpec, *, agreed: bool, caps: Mapping[Unit, int]) -> Rate:
+    try:
+        return rate_of(priced(spec), on=utc_now().date())
+    except PriceUnknown as error:
+        if "microusd" in caps:
+            raise UsageError(
+                f"--budget: no price of {spec.name} is known here, so usd cannot be kept to; {error}"
+            ) from error
+        if not agreed:
+            raise UsageError(
+                f"no price of {spec.name} is known here, and --live may cost money: add --yes to ask all the same;"
+                " a spec can say price: or free: true"
+            ) from error
+        return UNPRICED
 
 
 async def _probed(

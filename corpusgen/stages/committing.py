@@ -12,8 +12,10 @@ import apsw
 
 from corpusgen.assemble import RunFacts, record_of_stored
 from corpusgen.corpus import Corpus
+from corpusgen.garbage import seldom_collected
 from corpusgen.journal import Transaction, storage_errors
 from corpusgen.records import SCHEMA_VERSION, Record
+from corpusgen.stages.rereading import reader_of
 from corpusgen.store.answers import Card, stored_records
 from corpusgen.store.durable import unwritable
 from corpusgen.store.manifest import Manifest, ShardEntry, write_manifest
@@ -29,13 +31,13 @@ async def commit_records(corpus: Corpus, *teachers: Teacher) -> Manifest:
 
     A shard exists once the journal says so: its file is whole and synced before that, and a file the journal does not
     know is an orphan. The manifest is written from the journal, so a crash in between is mended by the next call. Each
-    teacher reads its own replies, and the first those of teachers that are not among them.
+    teacher reads its own replies; those of teachers that are not among them are read as the runs' specs say.
     """
     return await asyncio.to_thread(_commit_records, corpus, teachers)
 
 
 def _commit_records(corpus: Corpus, teachers: Sequence[Teacher]) -> Manifest:
-    with one_at_a_time(corpus.folder / ".commit.lock"):
+    with one_at_a_time(corpus.folder / ".commit.lock"), seldom_collected():
         for dataset, split, block in _waiting(corpus):
             _commit_block(corpus, teachers, dataset, split, block)
         return export_manifest(corpus)
@@ -72,11 +74,6 @@ def committed_shards(corpus: Corpus) -> list[ShardEntry]:
     return [ShardEntry(**dict(zip(names, (*row[:7], int(row[7])), strict=True))) for row in rows]
 
 
-def _reader_of(teachers: Sequence[Teacher], card: Card) -> Teacher:
-    names = (card.teacher, card.model)
-    return next((one for one in teachers if (one.card.name, one.card.model) == names), teachers[0])
-
-
 def _commit_block(corpus: Corpus, teachers: Sequence[Teacher], dataset: str, split: str, block: int) -> None:
     first = block * ROWS_PER_SHARD
     where = "r.dataset = ? and r.split = ? and r.shard is null and r.ordinal between ? and ?"
@@ -85,7 +82,7 @@ def _commit_block(corpus: Corpus, teachers: Sequence[Teacher], dataset: str, spl
     with storage_errors(corpus.journal.path), reader:  # one snapshot for the rows and their number
         number = _next_number(reader, dataset, split)
         name = f"{split}-{number:05d}.parquet"
-        records = assembled(reader, lambda card: _reader_of(teachers, card), where, values)
+        records = assembled(reader, reader_of(corpus, teachers), where, values)
         file = write_shard(corpus.shard_folder(dataset), name, records)
         last = reader.execute(f"select max(rowid) from records r where {where}", values).get  # noqa: S608 - own text
     corpus.journal.run_now(lambda transaction: _note(transaction, dataset, split, file, where, values, int(str(last))))

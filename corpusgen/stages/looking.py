@@ -199,7 +199,7 @@ def corpus_status(corpus: Corpus) -> dict[str, Json]:
         "batches": list(_batches(corpus)),
         "teachers": list(_teachers(corpus)),
         "drops": [
-            {"stage": row[0], "reason": row[1], "items": row[2]}
+            {"stage": row[0], "reason": row[1], "items": row[2], "details": _details(corpus, row[0], row[1])}
             for row in journal.query("select stage, reason, count(*) from drops group by 1, 2 order by 3 desc")
         ],
         "datasets": [
@@ -213,6 +213,17 @@ def corpus_status(corpus: Corpus) -> dict[str, Json]:
             for row in journal.query("select student_id, dataset from students order by trained_us")
         ],
     }
+
+
+def teachers_seen(corpus: Corpus) -> list[str]:
+    """The names of the teachers that calls were booked for here."""
+    return [row[0] for row in corpus.journal.query("select distinct teacher from calls order by 1")]
+
+
+def _details(corpus: Corpus, stage: str, reason: str) -> list[str]:
+    """The first few different details of a reason."""
+    sql = "select detail from drops where stage = ? and reason = ? and detail != '' group by 1 order by min(item_id)"
+    return [row[0] for row in corpus.journal.query(f"{sql} limit 3", (stage, reason))]
 
 
 def _teachers(corpus: Corpus) -> Iterator[dict[str, Json]]:

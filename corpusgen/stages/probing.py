@@ -26,6 +26,8 @@ SHORT: Final = 16
 ENOUGH: Final = 1_024
 """Tokens that leave a model that reasons room to answer."""
 ROUNDING: Final = 0.02
+UNPRICED: Final = Rate(input_per_mtok=0, output_per_mtok=0, version="not known")
+"""Of a teacher that somebody agreed to ask although nobody here knows what it costs."""
 
 Outcome = Literal["as said", "not as said", "failed", "left out"]
 
@@ -49,7 +51,8 @@ class Probe:
 
     findings: tuple[Finding, ...]
     calls: int
-    microusd: int
+    microusd: int | None
+    """None where no price is known."""
 
     @property
     def ok(self) -> bool:
@@ -98,7 +101,8 @@ class Prober:
         """Ask, one question after the other; a call that fails is a finding. Raises BudgetExhausted."""
         answers = {name: await self._ask(request) for name, request in self.requests().items()}
         findings = tuple(self._findings(answers))
-        return Probe(findings=findings, calls=self.calls, microusd=self.microusd)
+        spent = None if self.rate is UNPRICED else self.microusd
+        return Probe(findings=findings, calls=self.calls, microusd=spent)
 
     # --- asking ----
 

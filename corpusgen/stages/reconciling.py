@@ -10,7 +10,7 @@ from typing import Literal
 import orjson
 
 from corpusgen.budget.amounts import Amounts, money
-from corpusgen.budget.ledger import set_right
+from corpusgen.budget.ledger import accept_overrun, set_right
 from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
 from corpusgen.journal import Transaction
@@ -117,15 +117,20 @@ def reconcile(
 def accept(
     corpus: Corpus, call_ids: Sequence[int] | None, *, by: str, reason: str, unbilled: bool = False
 ) -> Reconciled:
-    """Settle unconfirmed calls on a person's word: at their worst case, or as unbilled. None stands for all of them."""
+    """Settle unconfirmed calls on a person's word: at their worst case, or as unbilled. None stands for all of them.
+
+    A call above its bound may be among them: what it is booked at stays, and its teacher may be asked again.
+    """
     if not by.strip() or not reason.strip():
         raise UsageError("--accept needs --by NAME and --reason TEXT: whose word it is, and on what ground")
     unknown = {call.call_id: call for call in _calls(corpus, None) if call.state == "unknown"}
-    wanted = list(unknown) if call_ids is None else list(dict.fromkeys(call_ids))
+    over = {} if call_ids is None or unbilled else _overruns(corpus, call_ids)
+    wanted = list(unknown) if call_ids is None else [at for at in dict.fromkeys(call_ids) if at not in over]
     if missing := [call_id for call_id in wanted if call_id not in unknown]:
         raise UsageError(f"--accept: {', '.join(map(str, missing))} are not unconfirmed calls of {corpus.folder}")
     changes = [_unbilled(unknown[at]) if unbilled else _worst(unknown[at]) for at in wanted]
     _write(corpus, changes, by.strip(), reason.strip(), None)
+    _accept_overruns(corpus, list(over), by.strip(), reason.strip())
     return Reconciled(
         confirmed=() if unbilled else tuple(changes),
         freed=tuple(changes) if unbilled else (),
@@ -133,7 +138,31 @@ def accept(
         unmatched=0,
         billed_microusd=0,
         higher=(),
+        notes=tuple(
+            f"call {call_id} stays booked as it is, and {over[call_id]} may be asked again" for call_id in over
+        ),
     )
+
+
+def _overruns(corpus: Corpus, call_ids: Sequence[int]) -> dict[int, str]:
+    """Those of some calls that went above their bound, and whom they were to."""
+    rows = corpus.journal.query("select call_id, teacher from calls where state = 'overrun' order by call_id")
+    return {call_id: teacher for call_id, teacher in rows if call_id in set(call_ids)}
+
+
+def _accept_overruns(corpus: Corpus, call_ids: Sequence[int], by: str, reason: str) -> None:
+    def operation(transaction: Transaction) -> None:
+        for call_id in call_ids:
+            accept_overrun(transaction, call_id)
+            transaction.execute(
+                "insert into reconciliations(call_id, before, after, microusd_before, microusd, tokens, by, reason,"
+                " reconciled_us) select call_id, state, state, microusd, microusd, tokens, ?, ?, ? from calls"
+                " where call_id = ?",
+                (by, reason, transaction.now_us, call_id),
+            )
+
+    if call_ids:
+        corpus.journal.run_now(operation)
 
 
 def _calls(corpus: Corpus, provider: str | None) -> list[Call]:

@@ -5,30 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-
-import orjson
-from pydantic import ValidationError
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, CorpusgenError, TeacherError, UsageError
 from corpusgen.journal import storage_errors
 from corpusgen.records import Json
-from corpusgen.spec import TeacherSpec
 from corpusgen.stages.cataloguing import CATALOG_NAME, catalog_problem, refresh_catalog
 from corpusgen.stages.committing import assembled, committed_shards, export_manifest, one_at_a_time
+from corpusgen.stages.rereading import reader_of
 from corpusgen.stages.verifying import manifest_problem
 from corpusgen.store.answers import Card
 from corpusgen.store.durable import make_folder, publish, sync_folder, unwritable
 from corpusgen.store.manifest import MANIFEST_NAME, ShardEntry, read_manifest
 from corpusgen.store.shards import verify_shard, write_shard
-from corpusgen.teachers.registry import open_teacher
-from corpusgen.teachers.scripted import ScriptedAnswer, scripted
 from corpusgen.teachers.teacher import Teacher
 
-_READING = ("name", "base_url", "provider", "route", "parameters")
-"""What of a teacher's spec bears on how its replies are read; not its key, nor its price."""
 ASIDE = "damaged"
 """The folder of a corpus in which files are kept that others have taken the place of."""
 
@@ -59,7 +51,7 @@ def repair(corpus: Corpus) -> list[Repair]:
 
 
 def _shards(corpus: Corpus) -> Iterator[Repair]:
-    teacher_of = _reader(corpus)
+    teacher_of = reader_of(corpus)
     for entry in committed_shards(corpus):
         problem = verify_shard(corpus.folder / entry.path, entry)
         if problem is not None:
@@ -120,27 +112,3 @@ def _put_aside(corpus: Corpus, path: Path) -> str | None:
         os.replace(path, free)
         sync_folder(folder)
     return str(free.relative_to(corpus.folder))
-
-
-def _reader(corpus: Corpus) -> Callable[[Card], Teacher]:
-    """Who reads stored replies: the teacher a run's spec names, though nobody asks it anything."""
-    specs = {
-        spec["name"]: spec
-        for (text,) in corpus.journal.query("select spec from runs order by started_us")
-        for spec in orjson.loads(text)["teachers"]
-    }
-
-    @cache
-    def named(name: str) -> Teacher:
-        if name.startswith("scripted/"):  # reading takes no script, and it may be gone
-            return scripted(lambda request: ScriptedAnswer(text=""), clock=corpus.clock, name=name)
-        if name not in specs:
-            raise CorpusDamaged(f"no run here names the teacher {name!r}, whose replies these are")
-        known = {field: specs[name][field] for field in _READING if specs[name].get(field) is not None}
-        try:
-            spec = TeacherSpec.model_validate_json(orjson.dumps(known))
-        except ValidationError as error:
-            raise CorpusDamaged(f"what a run says of the teacher {name!r} cannot be read: {error}") from error
-        return open_teacher(spec, folder=corpus.folder, clock=corpus.clock)
-
-    return lambda card: named(card.teacher)

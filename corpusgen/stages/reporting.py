@@ -30,6 +30,8 @@ def summary(outcome: Outcome) -> dict[str, Json]:
         "run_id": run.run_id,
         "requests": run.asker.counts.sent,
         "known": run.asker.counts.known,
+        "elsewhere": run.asker.counts.elsewhere,
+        "other_models": dict(run.asker.counts.other_models),
         "records": outcome.selection.file.rows if outcome.selection else 0,
         "labels": len(outcome.asked.train) if outcome.asked else 0,
         "dataset": str(outcome.sealed.folder) if outcome.sealed else None,

@@ -97,6 +97,8 @@ class _Funnel:
             return "no label"
         if record.finish_reason in ("content_filter", "refusal"):
             return record.finish_reason
+        if record.kind != "label" and not (record.response.strip() or record.tool_calls):
+            return "empty"
         if failed := [verdict.check for verdict in record.verdicts if not verdict.kept]:
             return f"failed {failed[0]}"
         if confidence(record) < self.filters.min_confidence:

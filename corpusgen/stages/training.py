@@ -158,7 +158,7 @@ def _save(student: BagStudent, folder: Path, facts: dict[str, Json]) -> None:
 
 def _note(transaction: Transaction, student_id: str, run_id: str, sealed: Sealed, facts: dict[str, Json]) -> None:
     transaction.execute(
-        "insert or ignore into students values(?, ?, ?, ?, ?)",
+        "insert into students values(?, ?, ?, ?, ?) on conflict do nothing",
         (student_id, run_id, sealed.label, orjson.dumps(facts).decode(), transaction.now_us),
     )
 

@@ -102,12 +102,14 @@ class RecordRow:
 
 def store_card(transaction: Transaction, card: Card) -> None:
     """Keep a card; the same card twice is one row."""
-    transaction.execute("insert or ignore into cards values(?, ?)", (card.card_id, card.to_json()))
+    transaction.execute("insert into cards values(?, ?) on conflict do nothing", (card.card_id, card.to_json()))
 
 
 def store_answer(transaction: Transaction, request: Request, answer: Answer, call_id: int) -> None:
     """Keep an answer and the request it answers. The first answer to a request stays."""
     store_request(transaction, request)
+    if transaction.unheard_of:
+        transaction.unheard_of.discard(answer.request_key)
     transaction.add(
         "answers",
         (

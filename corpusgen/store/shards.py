@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from corpusgen.errors import CorpusDamaged, CorpusTooNew
+from corpusgen.errors import CorpusDamaged, CorpusTooNew, StoreError
 from corpusgen.records import SCHEMA_VERSION, Message, Record, Verdict
 from corpusgen.store.durable import hidden_name, make_folder, publish, unwritable
 from corpusgen.store.manifest import ShardEntry
@@ -117,6 +117,7 @@ _SINCE = {"structured": 2, "teacher_role": 2}
 _VERSION_KEY = "corpusgen.schema_version"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}\.parquet")
 _ROWS_PER_BATCH = 256
+_UNFIT = (pa.ArrowException, OverflowError, UnicodeError)
 _ROWS_PER_GROUP = 8192
 _BYTES_PER_GROUP = 8 << 20
 _ROWS_PER_READ = 4096
@@ -293,9 +294,20 @@ def _write_rows(sink: _Sink, records: Iterable[Record], metadata: Mapping[str, s
 
 def _row_groups(records: Iterator[Record], columns: pa.Schema) -> Iterator[pa.Table]:
     # Records become columns in small batches: columns are far smaller than objects.
-    made = (to_batch(chunk, columns) for chunk in _chunks(records))
+    made = (_fitting(chunk, columns) for chunk in _chunks(records))
     while batches := list(_fill_group(made)):
         yield pa.Table.from_batches(batches)
+
+
+def _fitting(records: Sequence[Record], columns: pa.Schema) -> pa.RecordBatch:
+    try:
+        return to_batch(records, columns)
+    except _UNFIT as error:
+        # Of a batch of one, this is the record; else it is looked for.
+        for record in records if len(records) > 1 else ():
+            _fitting([record], columns)
+        name = records[0].record_id
+        raise StoreError(f"record {name} does not fit the columns of a shard: {error}; report this") from error
 
 
 def _fill_group(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

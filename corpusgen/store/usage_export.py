@@ -84,6 +84,12 @@ def read_export(path: Path) -> UsageExport:
     return UsageExport(name=path.name, sha256=hashlib.sha256(raw).hexdigest(), lines=lines)
 
 
+NOTHING_FOUND = (
+    "nothing was found in it, not one request. Needed are a line for each request with a column that names it"
+    f" ({', '.join(COLUMNS['request_id'] + COLUMNS['request_key'])}) and one with its cost"
+    f" ({', '.join(COLUMNS['cost_usd'] + COLUMNS['cost_microusd'])})"
+)
+
 Rows = Sequence[tuple[int, Mapping[str, Any]]]
 
 

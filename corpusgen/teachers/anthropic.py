@@ -11,7 +11,8 @@ from typing import Final
 
 from corpusgen.spec import TeacherSpec
 from corpusgen.teachers.endpoint import Endpoint, capabilities_of, connected, fact_of, model_of, offer_of, row_of
-from corpusgen.teachers.teacher import Offer
+from corpusgen.teachers.table import EndpointRow, ModelFact
+from corpusgen.teachers.teacher import Capabilities, Offer
 from corpusgen.teachers.transport import Clock
 
 PARAMETERS: Final = frozenset(
@@ -22,8 +23,8 @@ PARAMETERS: Final = frozenset(
 )
 """What Messages take, of what makes sense here; ``stop`` and ``reasoning_effort`` are sent under Anthropic's names."""
 SAMPLING: Final = frozenset({"temperature", "top_p", "top_k"})
-LAST_WITH_SAMPLING: Final = "2023-06-01"
-"""The API version before the one that took them away; its older models still listen to them."""
+WITH_SAMPLING: Final = frozenset({"2023-06-01", "bedrock-2023-05-31", "vertex-2023-10-16"})
+"""API versions before the one that took them away, here and in the clouds; older models still listen to them."""
 
 
 def connect(spec: TeacherSpec, *, folder: Path, clock: Clock) -> Endpoint:
@@ -31,16 +32,18 @@ def connect(spec: TeacherSpec, *, folder: Path, clock: Clock) -> Endpoint:
     row = row_of(spec)
     assert row is not None  # the shipped table has it, which a test sees to
     fact = fact_of(row, model_of(spec))
-    known = capabilities_of(row, fact)
-    version = spec.api_version or row.api_version or ""
-    if version == LAST_WITH_SAMPLING:
-        of_model = fact.refused if fact else {}
-        refused = {name: why for name, why in known.refused.items() if name not in SAMPLING or name in of_model}
-        known = replace(known, refused=refused, parameters=PARAMETERS | SAMPLING)
-    else:
-        known = replace(known, parameters=PARAMETERS)
-    known = replace(known, api_version=version)
+    known = capabilities_under(row, fact, spec.api_version or row.api_version or "")
     return connected(spec, clock, row=row, fact=fact, capabilities=known, chat_api="messages")
+
+
+def capabilities_under(row: EndpointRow, fact: ModelFact | None, version: str) -> Capabilities:
+    """What Messages can be asked for under an API version."""
+    known = replace(capabilities_of(row, fact), api_version=version)
+    if version not in WITH_SAMPLING:
+        return replace(known, parameters=PARAMETERS)
+    of_model = fact.refused if fact else {}
+    refused = {name: why for name, why in known.refused.items() if name not in SAMPLING or name in of_model}
+    return replace(known, refused=refused, parameters=PARAMETERS | SAMPLING)
 
 
 def offers() -> tuple[Offer, ...]:

@@ -179,7 +179,7 @@ def sdk_errors(sdk: Any, transport: Transport) -> Iterator[None]:
         yield
         return
     except sdk.APIStatusError as error:
-        failure = refusal(error.status_code, _masked(transport, _words(error)))
+        failure = refusal(error.status_code, transport.masked(_words(error))[:500])
         failure.request_id = error.request_id
     except sdk.APITimeoutError as error:
         unsent = isinstance(error.__cause__, httpx2.ConnectTimeout)
@@ -199,11 +199,7 @@ def _words(error: Any) -> str:
     """What the provider says of a failure."""
     said: Any = error.body if isinstance(error.body, dict) else {}
     inner = said.get("error")
-    return str((inner if isinstance(inner, dict) else said).get("message") or error.message)[:500]
-
-
-def _masked(transport: Transport, text: str) -> str:
-    return text if transport.secret is None else transport.secret.masked(text)
+    return str((inner if isinstance(inner, dict) else said).get("message") or error.message)
 
 
 def refusal(status: int, message: str) -> TeacherError:
@@ -221,21 +217,26 @@ def surely_nothing(error: TeacherError) -> bool:
     return isinstance(error, NotSent | RequestRefused | RateLimited)
 
 
-async def lines_of(chunks: AsyncIterator[bytes], transport: Transport) -> AsyncIterator[bytes]:
-    """The lines of a JSON Lines file; only a line feed ends one, whatever else Unicode calls a line."""
-    rest = bytearray()
+async def lines_of(
+    chunks: AsyncIterator[bytes], transport: Transport, *, most: int = MOST_LINE
+) -> AsyncIterator[bytes]:
+    """The lines of a JSON Lines file; only a line feed ends one, whatever else Unicode calls a line.
+
+    One that is longer than ``most`` is passed over: its call then counts as one the results do not speak of.
+    """
+    rest, lost = bytearray(), False
     async for chunk in chunks:
-        rest += chunk
-        if b"\n" in chunk:
-            *whole, last = rest.split(b"\n")
-            rest = last
-            for line in whole:
-                if line.strip():
-                    yield without_key(bytes(line), transport)
-        if len(rest) > MOST_LINE:
-            raise InvalidAnswer(f"a result of more than {MOST_LINE:,} bytes")
-    if rest.strip():
-        yield without_key(bytes(rest), transport)
+        *ends, last = chunk.split(b"\n")
+        for end in ends:
+            rest += end
+            if rest.strip() and not lost and len(rest) <= most:
+                yield transport.without_key(bytes(rest))
+            rest, lost = bytearray(), False
+        rest += last
+        if len(rest) > most:
+            rest, lost = bytearray(), True
+    if rest.strip() and not lost:
+        yield transport.without_key(bytes(rest))
 
 
 def readable(line: bytes, read: Callable[[bytes], BatchResult]) -> BatchResult | None:
@@ -244,11 +245,6 @@ def readable(line: bytes, read: Callable[[bytes], BatchResult]) -> BatchResult |
         return read(line)
     except InvalidAnswer:
         return None
-
-
-def without_key(raw: bytes, transport: Transport) -> bytes:
-    """Bytes that do not hold the key, even if a server repeated it."""
-    return raw if transport.secret is None else raw.replace(transport.secret.reveal().encode(), b"***")
 
 
 def provider_name(value: Any) -> str:

@@ -17,8 +17,9 @@ from corpusgen.shipped import shipped
 from corpusgen.spec import problems, read_yaml
 from corpusgen.teachers.table import EndpointRow
 
-_NEVER_SAFE: Final = frozenset({408, 409, 429})
-"""Statuses that may follow work that was done: a timeout, a conflict, a limit counted afterwards."""
+_NOTHING_DONE: Final = frozenset({401, 404, 405, 406, 410, 411, 413, 414, 415, 421, 426, 431})
+"""Refusals of somebody who has not looked at the prompt: no key, no such place, no such form. Others may come from a
+filter or a check that is charged for, as at Azure and xAI."""
 
 
 class BillingFact(BaseModel):
@@ -67,8 +68,7 @@ class Billing:
         stated = self.known.get(status)
         if stated is not None:
             return stated
-        return not 400 <= status < 500 or status in _NEVER_SAFE
-
+        return status not in _NOTHING_DONE
 
     def without_charge(self, statuses: Iterable[int]) -> Billing:
         """The same, for somebody who knows of these that nothing is charged after them."""
@@ -122,6 +122,6 @@ def _shipped() -> _Table:
 
 def batch_fact(provider: str, host: str) -> BatchFact | None:
     """What the shipped table says of a provider's batches at a host."""
-    rows = _load(shipped("data/endpoints.yaml")).batches
+    rows = _shipped().batches
     here = (row for row in rows if row.provider == provider and any(fnmatchcase(host.lower(), at) for at in row.hosts))
     return next(here, None)

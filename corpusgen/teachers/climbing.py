@@ -22,12 +22,17 @@ DETACHED: Final = 3.0
 FIRST_RATE: Final = 80.0
 FIRST_IN_FLIGHT: Final = 8
 """Unanswered requests a server nobody knows is sent at first, and one more for each answer."""
-GROWTH: Final = 4.0
-"""Of the rate, per second, until the first refusal; a doubling takes 0.17 s."""
-GENTLE: Final = 150.0
+GROWTH: Final = 3.0
+"""Of the rate, per second, until the first refusal; a doubling takes 0.23 s."""
+GENTLE: Final = 120.0
 """Below so many requests a second growth is slower, because there a refusal weighs more."""
+BOLD: Final = 2500.0
+"""Above so many it is faster: there are answers enough to notice a refusal soon, and much to be gained."""
+BOLDEST: Final = 3.0
 GROWTH_TOLD: Final = 10.0
 """The same below a limit that the server has named itself."""
+HEARD_AT_ONCE: Final = 0.9
+"""The part of such a limit that is gone to at once."""
 GROWTH_NOISY: Final = 2.0
 CUT: Final = 0.7
 CUT_EARLY: Final = 0.5
@@ -38,15 +43,21 @@ KEPT: Final = 0.9
 KEPT_MEASURED: Final = 0.985
 """Of what was delivered, where it was measured from one refusal to the next."""
 SLOPE: Final = 0.12
+SLOPE_MEASURED: Final = 0.4
+"""Divided by the answers of a measurement: the more certain it is, the less is gained by trying more."""
 BEND: Final = 0.0015
 BEND_ROUGH: Final = 0.05
-SLACK: Final = 1.0
+LEAST_KEPT: Final = 0.25
+"""A window that is full refuses everything, however little over its limit one was."""
+LEAST_KEPT_AGAIN: Final = 0.4
 MEASURED: Final = 25
 """Answers that make a measurement."""
 TRIAL: Final = 10
 PROVEN: Final = 20
 FRUITLESS: Final = 2
 """Cuts in vain after which refusals are noise."""
+IN_VAIN: Final = 0.15
+"""Refused after a cut to less than what was delivered before: too many for a limit."""
 NOISE_TRIAL: Final = 40
 SIGNIFICANT: Final = 3.5
 """Standard deviations."""
@@ -101,8 +112,21 @@ class Climb:
             self.starting, self.rate, self._base = False, ceiling, ceiling
         elif trusted and self.cut_seq < 0:
             self.rate = self._base = ceiling
+        elif self.starting and not self.noise:
+            self.rate = max(self.rate, ceiling * HEARD_AT_ONCE)
         self.growth = GROWTH_TOLD
         self.rate = min(self.rate, ceiling)
+
+    @property
+    def found(self) -> bool:
+        """Whether the rate is what a server was seen to take."""
+        return not self.starting and self.ceiling == math.inf and not self.noise and self.rate < FREE
+
+    def take_up(self, rate: float, now: float) -> None:
+        """Go on at a rate that somebody else has found, or at another part of one's own."""
+        self.starting, self.rate, self._base = False, max(rate, LEAST_RATE), max(rate, LEAST_RATE)
+        self._slope, self._tau, self._grown_at = SLOPE_MEASURED / EARLY, 0.0, now
+        self._event_at, self._event_answered, self.rested_s = now, self.answered, 0.0
 
     def restart(self) -> None:
         """Begin slowly again, as the server has just begun again."""
@@ -154,13 +178,17 @@ class Climb:
             return
         self.bound = False
         if self.starting:
-            gently = min(1.0, self.rate / GENTLE) if self.ceiling == math.inf else 1.0
-            self.rate *= 1 + self.growth * gently * passed
+            self.rate *= 1 + self.growth * self._courage() * passed
         else:
             self._tau += passed
             bend = BEND_ROUGH if self._slope == SLOPE else BEND
             self.rate = self._base * (1 + self._slope * self._tau + bend * self._tau**2)
         self.rate = min(self.rate, self.ceiling)
+
+    def _courage(self) -> float:
+        if self.ceiling < math.inf:
+            return 1.0
+        return min(1.0, self.rate / GENTLE) * min(BOLDEST, max(1.0, self.rate / BOLD))
 
     # --- cutting -----------------------------------------------------------------------------------------------------
 
@@ -176,10 +204,11 @@ class Climb:
         self._before_rate, self._fruitless, self._pool_n, self._pool_bad = self.rate, 0, 0, 0
         measured = self.answered - self._event_answered
         if self._event_at > -math.inf and measured >= MEASURED and self.ceiling == math.inf:
-            # A few are under way at both ends, which weighs little when many were answered in between.
+            # A few are under way at both ends, which weighs little when many were answered in between. One less is
+            # counted, because with few answers too much would be refused again soon.
             passed = max(now - self._event_at - self.rested_s, 1e-3)
-            base = min(self.rate, (measured + SLACK) / passed * KEPT_MEASURED)
-            self._begin(max(base, self.rate / 2), 1 / measured, now)
+            base = min(self.rate, (measured - 1) / passed * KEPT_MEASURED)
+            self._begin(max(base, self.rate * CUT), SLOPE_MEASURED / measured, now)
         elif self.ceiling < math.inf and not self.starting:
             self._begin(self.rate * KEPT, SLOPE, now)
         else:
@@ -195,10 +224,10 @@ class Climb:
         if self._fruitless >= FRUITLESS and self._pool_n >= 2 * TRIAL and pooled <= MOST_NOISE:
             self._call_it_noise()
         else:
-            self._begin(self.rate * (1 - share) * KEPT, SLOPE, now)
+            self._begin(self.rate * max(1 - share, LEAST_KEPT_AGAIN) * KEPT, SLOPE, now)
 
     def _note_fruitless(self, share: float) -> None:
-        self._fruitless = self._fruitless + 1 if share >= self._before_share / 2 else 0
+        self._fruitless = self._fruitless + 1 if share >= min(self._before_share / 2, IN_VAIN) else 0
         self._pool_n += self._n
         self._pool_bad += self._bad
         self._before_share = self._pool_bad / self._pool_n if self._fruitless else share
@@ -223,7 +252,7 @@ class Climb:
         if self._tail_n >= 8 and self._slope == SLOPE:
             better = self._before_rate * (1 - self._before_share) * KEPT
             if better < self._base:
-                self.rate = self._base = max(better, LEAST_RATE)
+                self.rate = self._base = max(better, self._base * LEAST_KEPT, LEAST_RATE)
 
     def _judge(self) -> None:
         """Whether the last cut has helped, once enough has been answered since."""

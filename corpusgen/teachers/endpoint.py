@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,11 @@ from urllib.parse import SplitResult, quote, urlsplit
 import orjson
 
 from corpusgen.errors import UnsupportedParameter, UsageError
-from corpusgen.records import Api, Completion, Reply, Request
+from corpusgen.records import Api, Completion, Reply, Request, canonical_json
 from corpusgen.spec import TeacherSpec
 from corpusgen.teachers.billing import Billing, billing_of, shipped_facts, shipped_rows
 from corpusgen.teachers.reading import believed, body_of, only, read_choices
+from corpusgen.teachers.sdk import Opens, Sdk, anthropic_client, openai_client
 from corpusgen.teachers.table import EndpointRow, ModelFact, row_for
 from corpusgen.teachers.teacher import Capabilities, Offer, TeacherCard
 from corpusgen.teachers.transport import Clock, Secret, Transport, secret_from_environment
@@ -35,6 +37,8 @@ class Endpoint:
 
     card: TeacherCard
     transport: Transport
+    sdk: Sdk | None = None
+    """An official SDK that writes and signs what the transport carries."""
     encoding: EncodingName | None = None
     """How the model cuts text, where that is known; elsewhere bytes are counted."""
     dialect: Dialect = PLAIN
@@ -58,7 +62,7 @@ class Endpoint:
     async def ask(self, request: Request, *, timeout_s: float) -> Reply:
         """Send the request once."""
         path, body = self.wire(request)
-        return await self.transport.post(path, body, timeout_s=timeout_s)
+        return await (self.sdk or self.transport).post(path, body, timeout_s=timeout_s)
 
     def read(self, request: Request, reply: Reply) -> Completion:
         """The one answer in a reply."""
@@ -71,6 +75,8 @@ class Endpoint:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        if self.sdk is not None:
+            await self.sdk.aclose()
         await self.transport.aclose()
 
 
@@ -93,16 +99,16 @@ def offers() -> tuple[Offer, ...]:
     )
 
 
-_OWN_FILE: Final = frozenset({"openai", "anthropic"})
+_OWN_FILE: Final = frozenset({"openai", "anthropic", "bedrock", "vertex"})
 
 
-def offer_of(row: EndpointRow) -> Offer:
+def offer_of(row: EndpointRow, *, installed: bool = True) -> Offer:
     """A row of the table as a line of ``teachers list``."""
     return Offer(
         name=f"{row.name}/MODEL",
         route=row.route or "self_hosted",
         provider=row.provider or "(spec)",
-        installed=True,
+        installed=installed,
         free=False,
     )
 
@@ -137,9 +143,9 @@ def resolved(spec: TeacherSpec) -> TeacherSpec:
     row = row_of(spec)
     if row is None:
         return spec
-    base = spec.base_url or row.base_url
+    base = spec.base_url or _home(row)
     # The key of one provider goes to nobody else: at another address it must be named.
-    at_home = spec.base_url is None or row.is_at(_host(spec.base_url))
+    at_home = is_at_home(spec)
     loopback = is_loopback(_host(base))
     return spec.model_copy(
         update={
@@ -149,6 +155,24 @@ def resolved(spec: TeacherSpec) -> TeacherSpec:
             "key_env": spec.key_env or (row.key_env if at_home else None),
         }
     )
+
+
+def is_at_home(spec: TeacherSpec) -> bool:
+    """Whether a spec asks its row's own service, which may have the usual key."""
+    row = row_of(spec)
+    return row is not None and (spec.base_url is None or row.is_at(_host(spec.base_url)))
+
+
+def _home(row: EndpointRow) -> str | None:
+    """A row's own address; where each region has its own, that of the environment's."""
+    if row.base_url is None or not row.region_env:
+        return row.base_url
+    region = next((value for name in row.region_env if (value := os.environ.get(name, "").strip())), None)
+    if region is None:
+        return None
+    if not re.fullmatch(r"[a-z0-9-]+", region):
+        raise UsageError(f"{' or '.join(row.region_env)} is {region!r}, which is no region, such as us-east-1")
+    return row.regions.get(region) or row.base_url.format(region=region)
 
 
 def capabilities_of(row: EndpointRow | None, fact: ModelFact | None) -> Capabilities:
@@ -184,8 +208,9 @@ def connected(
     fact: ModelFact | None,
     capabilities: Capabilities,
     chat_api: Api = "chat",
+    opens: Opens | None = None,
 ) -> Endpoint:
-    """The teacher at an address, in the words of its row."""
+    """The teacher at an address, in the words of its row; ``opens`` is the SDK it can only be asked through."""
     chosen = resolved(spec)
     base = _base(chosen.base_url, row)
     provider, model, host = chosen.provider or "unknown", model_of(spec), base.hostname or ""
@@ -194,7 +219,7 @@ def connected(
         raise UsageError(f"api_version: {spec.name} has no versions to choose from; remove it")
     card = TeacherCard(
         name=spec.name,
-        identity=f"{provider}@{base.scheme}://{base.netloc.lower()}",
+        identity=f"{provider}@{base.scheme}://{base.netloc.lower()}{_asked_with(row, version)}",
         provider=provider,
         model=model,
         route=chosen.route or ("self_hosted" if is_loopback(host) else "api"),
@@ -217,11 +242,26 @@ def connected(
     return Endpoint(
         card=card,
         transport=transport,
+        sdk=_sdk(spec, row, transport, opens),
         encoding=encoding_for(provider, model),
-        dialect=PLAIN if row is None else row.dialect(fact),
+        dialect=PLAIN if row is None else row.dialect(fact, version),
         tool_tokens=0 if row is None else row.tool_tokens,
         paths=_paths(row, base, model, version),
     )
+
+
+def _asked_with(row: EndpointRow | None, version: str) -> str:
+    """What every request says besides its own parameters: with other words it is another question."""
+    version = f" api-version {version}" if version else ""
+    body = row.body if row is not None else {}
+    return version + (f" {canonical_json(body).decode()}" if body else "")
+
+
+def _sdk(spec: TeacherSpec, row: EndpointRow | None, transport: Transport, opens: Opens | None) -> Sdk | None:
+    if opens is None and spec.transport == "http":
+        return None
+    theirs = anthropic_client if row is not None and row.wire == "messages" else openai_client
+    return Sdk(transport=transport, opens=opens or theirs)
 
 
 def _billing(spec: TeacherSpec, provider: str, host: str) -> Billing:
@@ -230,6 +270,8 @@ def _billing(spec: TeacherSpec, provider: str, host: str) -> Billing:
 
 
 def _paths(row: EndpointRow | None, base: SplitResult, model: str, version: str) -> Mapping[Api, str]:
+    if row is not None and row.api_versions == "body":
+        return {api: row.versioned_path + path for api, path in PATHS.items()}
     if row is None or row.api_versions != "query" or not version:
         return PATHS
     # Azure names the deployment in the path, unless the address is that of its newer, versionless API.
@@ -275,6 +317,8 @@ def _host(url: str | None) -> str:
 def _base(url: str | None, row: EndpointRow | None) -> SplitResult:
     if url is None:
         what = "an endpoint teacher" if row is None else row.title
+        if row is not None and row.region_env:
+            raise UsageError(f"base_url: {what} has an address in each region; set {' or '.join(row.region_env)}")
         raise UsageError(f"base_url: {what} needs its address, such as https://host.example/v1")
     try:
         base = urlsplit(url)

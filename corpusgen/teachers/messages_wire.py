@@ -5,6 +5,7 @@ Its input count leaves out what came from the prompt cache or was written to it;
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -14,12 +15,14 @@ from corpusgen.records import Completion, FinishReason, Json, Request, TraceKind
 from corpusgen.teachers.wire import (
     check_usage,
     count_of,
+    finish_of,
     invalid,
     mapping,
     name_or_none,
     reply_object,
     text_of,
     text_or_none,
+    usage_or_uncounted,
 )
 
 _FINISH: Final[dict[str, FinishReason]] = {
@@ -31,12 +34,13 @@ _FINISH: Final[dict[str, FinishReason]] = {
     "pause_turn": "pause",
     "refusal": "refusal",
 }
+_NOTHING: Final[Mapping[str, Json]] = {}
 _CHOICES: Final = {"auto": "auto", "none": "none", "required": "any"}
 
 
-def messages_body(request: Request) -> bytes:
+def messages_body(request: Request, also: Mapping[str, Json] = _NOTHING) -> bytes:
     """The JSON a server is sent. Raises RequestRefused for what this wire format cannot say."""
-    body: dict[str, Json] = {"model": request.model, **request.parameters}
+    body: dict[str, Json] = {"model": request.model, **request.parameters, **also}
     _turns(request, body)
     if "stop" in body:
         stop = body.pop("stop")
@@ -92,16 +96,11 @@ def _tool_choice(choice: Json) -> Json:
 def read_message(body: bytes, *, request_id: str | None = None) -> Completion:
     """The answer in the body of an HTTP 200. Raises InvalidAnswer saying what was found instead."""
     reply = reply_object(body)
-    reason = reply.get("stop_reason")
-    if not isinstance(reason, str) or reason not in _FINISH:
-        invalid(f"a stop_reason out of {', '.join(_FINISH)}", reason)
-    finish = _FINISH[reason]
+    finish = finish_of(_FINISH, reply.get("stop_reason"))
     blocks = _blocks(reply)
     text = "".join(text_of(block.get("text"), "text") for block in blocks if block.get("type") == "text")
     calls = [_call(block) for block in blocks if block.get("type") == "tool_use"]
     thoughts = [block for block in blocks if block.get("type") in ("thinking", "redacted_thinking")]
-    if finish == "stop" and not (text or calls):
-        invalid(f"text in its content (stop_reason is {reason!r})", reply.get("content"))
     usage = _usage(reply.get("usage"))
     reasoning, kind = _reasoning(thoughts)
     return Completion(
@@ -148,9 +147,11 @@ def _refusal(reply: dict[str, Any], text: str) -> str | None:
 
 
 def _usage(value: Json) -> Usage:
-    if value is None:
-        return Usage(input_tokens=0, output_tokens=0, counted=False)
-    usage = mapping(value, "usage")
+    tier = text_or_none(value, "service_tier") if isinstance(value, dict) else None
+    return usage_or_uncounted(value, tier, _counted)
+
+
+def _counted(usage: dict[str, Any]) -> Usage:
     fresh, answered = _told(usage, "input_tokens"), _told(usage, "output_tokens")
     cached = _told(usage, "cache_read_input_tokens") or 0
     lives = mapping(usage.get("cache_creation") or {}, "cache_creation")

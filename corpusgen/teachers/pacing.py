@@ -19,6 +19,11 @@ from corpusgen.teachers.rates import Rates, Ticket
 
 LEAD_S: Final = 0.01
 """How long before its moment somebody is let through, because reserving takes a while too."""
+LEAD_FAST_S: Final = 0.03
+FAST: Final = 1500.0
+"""So many a second are reserved together, further ahead, because each commit has its price."""
+SOON_S: Final = 0.004
+"""What is due so soon goes at once, with its neighbours: a timer for each would cost more than it evens out."""
 LOOK_EVERY_S: Final = 0.5
 """How often the headers of an answer are looked at, once some have been."""
 LOOK_AT_FIRST: Final = 3
@@ -41,6 +46,11 @@ class Pacer:
         self._alarm: asyncio.TimerHandle | None = None
         self._looked = 0
         self._look_at = 0.0
+        self._broken: BaseException | None = None
+
+    @property
+    def _lead_s(self) -> float:
+        return LEAD_FAST_S if self.rates.climb.rate > FAST else LEAD_S
 
     @property
     def weighs(self) -> bool:
@@ -66,22 +76,43 @@ class Pacer:
         """What another process has heard of the limit."""
         self._look([Limit(unit="requests", per_s=per_s)], _now())
 
+    def tell_found(self, per_s: float) -> None:
+        """What another process has found out of a limit that nobody tells."""
+        self.rates.found_elsewhere = per_s
+
     def pause(self, seconds: float) -> None:
         """Send nothing for so long (at most two minutes)."""
         self.rates.pause(seconds, _now())
 
     async def turn(self, input_tokens: int = 0, output_tokens: int = 0) -> Ticket:
         """Wait until sending is allowed; in line, and not as one wave. Hand the ticket back with what came of it."""
+        if self._broken is not None:
+            raise self._broken
         now = _now()
         if not self._line:
             due = self.rates.due(now)
-            if due <= now + LEAD_S:
-                return self.rates.take(due, input_tokens, output_tokens)
+            if due <= now or due <= now + self._lead_s:
+                return self._give(due, input_tokens, output_tokens)
         return await self._wait(input_tokens, output_tokens)
 
     def early_s(self, ticket: Ticket) -> float:
-        """How much too early it is to send; ready now at 0 or less."""
-        return ticket.at - _now()
+        """How much too early it is to send; ready now at 0 or less. To be asked again after having waited so long."""
+        now = _now()
+        early_s = self.rates.leave(ticket, now) - now
+        ticket.sent = early_s <= SOON_S
+        return 0.0 if ticket.sent else early_s
+
+    def lapsed(self, ticket: Ticket) -> bool:
+        """Whether its sender has waited so long for something else that it needs another turn."""
+        return self.rates.lapsed(ticket, _now())
+
+    def fail(self, error: BaseException) -> None:
+        """Let nobody through any more: who waits and who comes meets this error."""
+        self._broken = error
+        while self._line:
+            place = self._line.popleft()[0]
+            if not place.done():
+                place.set_exception(error)
 
     # --- what came of it ---------------------------------------------------------------------------------------------
 
@@ -100,7 +131,7 @@ class Pacer:
         limits = read_limits(error.headers, datetime.now(UTC)) if error.headers else ()
         self._look(limits, now)
         if isinstance(error, RateLimited):
-            self.rates.refused(ticket, now, error.retry_after_s, room=_has_room(limits, self.rates.in_flight))
+            self.rates.refused(ticket, now, error.retry_after_s, room=self._has_room(limits, ticket))
         else:
             outage = isinstance(error, NotSent | TeacherTimeout | TeacherFault)
             self.rates.failed(ticket, now, error.retry_after_s, outage=outage)
@@ -113,13 +144,19 @@ class Pacer:
 
     def share(self, part: float) -> None:
         """From now on only this part of the limits is ours."""
-        self.rates.claim(part)
+        self.rates.claim(part, _now())
         self._release()
 
     def _look(self, limits: Iterable[Limit], now: float) -> None:
         self._looked += 1
         self._look_at = now + LOOK_EVERY_S
         self.rates.hear(limits, now)
+
+    def _has_room(self, limits: Iterable[Limit], ticket: Ticket) -> bool:
+        """Whether a refusal itself says that no limit was reached: of each, enough is left for all under way, twice."""
+        many = 2 * self.rates.in_flight + 2
+        left = [(limit.remaining, ticket.weight(limit.unit)) for limit in limits if limit.remaining is not None]
+        return bool(left) and all(weight and remaining > many * weight for remaining, weight in left)
 
     # --- the line ----------------------------------------------------------------------------------------------------
 
@@ -131,7 +168,7 @@ class Pacer:
         try:
             return await place
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
+            if place.done() and not place.cancelled() and place.exception() is None:
                 self.unused(place.result())
             raise
 
@@ -144,11 +181,16 @@ class Pacer:
                 line.popleft()
                 continue
             due = rates.due(now)
-            if due > now + LEAD_S:
-                self._come_back(due - LEAD_S / 2)
+            if due > now + self._lead_s:
+                self._come_back(due - self._lead_s / 2)
                 return
             line.popleft()
-            place.set_result(rates.take(due, input_tokens, output_tokens))
+            place.set_result(self._give(due, input_tokens, output_tokens))
+
+    def _give(self, due: float, input_tokens: int, output_tokens: int) -> Ticket:
+        ticket = self.rates.take(due, input_tokens, output_tokens)
+        ticket.sent = False
+        return ticket
 
     def _come_back(self, moment: float) -> None:
         alarm = self._alarm
@@ -157,12 +199,6 @@ class Pacer:
         if alarm is not None:
             alarm.cancel()
         self._alarm = None if moment == float("inf") else asyncio.get_running_loop().call_at(moment, self._release)
-
-
-def _has_room(limits: Iterable[Limit], in_flight: int) -> bool:
-    """Whether a refusal itself says that no limit was reached."""
-    left = [limit.remaining for limit in limits if limit.remaining is not None]
-    return bool(left) and min(left) > 2 * in_flight + 2
 
 
 def _now() -> float:

@@ -23,10 +23,17 @@ JITTER_S: Final = 0.25
 DRY: Final = 3
 """Refusals in a row, each of something sent after the one before, from which on only one request at a time is sent."""
 DRY_PAUSE_S: Final = 0.5
+ANOTHER: Final = 1.1
+"""A share that has changed by less leaves a rate that was found out as it is."""
+TOGETHER_BEGUN_S: Final = 2.5
+"""What is found out so soon was found out beside those who began at the same time, and is a share already."""
 ACCIDENT: Final = 1e-5
+MEANT_S: Final = 2.0
+"""A Retry-After that is no rounding and no habit: it is kept to, whatever else is known of the refusal."""
 ROUNDED_UP_S: Final = 1.0
 """The least that Retry-After can say; most servers round up to it."""
 LOOK_S: Final = 0.15
+"""After so long one request is sent to see whether a second was meant; one more goes when the second is over."""
 LOOK_AGAIN_S: Final = 0.02
 OUTAGES: Final = 10
 """Failures in a row after which a server is taken for dead."""
@@ -38,23 +45,49 @@ REFUSAL_PATIENCE_S: Final = 900.0
 """For how long a server may refuse everything before its refusals count as failures."""
 PRESUMED_S: Final = 0.3
 """What has not been refused after so long has been taken: a refusal comes at once, an answer when it is written."""
+TOGETHER_S: Final = 0.02
+"""How much of what was held up on its way here may leave at once."""
+LONGEST_HOLD_S: Final = 1.0
+"""How long something that is reserved already is held back yet."""
+LAPSES_S: Final = 0.3
+"""A ticket that is so late is to be handed back for another one: its sender has waited for something else."""
+NO_SHARE_S: Final = 0.5
+"""How long who has no share of a limit waits before asking for it again."""
 _LIMIT_MEMORY_S: Final = 60.0
 
 
 class Ticket:
     """The right to send one request at a moment; it is to be handed back with what came of it."""
 
-    __slots__ = ("at", "dropped", "input_tokens", "output_tokens", "probe", "seq", "taken")
+    __slots__ = (
+        "at",
+        "dropped",
+        "given_at",
+        "input_tokens",
+        "leaving",
+        "output_tokens",
+        "probe",
+        "sent",
+        "seq",
+        "taken",
+        "void",
+    )
 
     def __init__(self, seq: int, at: float, input_tokens: int, output_tokens: int, probe: bool) -> None:
         self.seq = seq
-        self.at = at
+        self.at = self.given_at = at
+        self.leaving = False
+        """Whether its place among those that leave has been settled."""
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
         self.probe = probe
         self.taken: bool | None = None
         """Whether the server took it, where that is known or as good as known."""
         self.dropped = False
+        self.sent = True
+        """False for somebody who has something else to wait for and says when it has gone out."""
+        self.void = False
+        """Whether its moment has passed without its being sent, so that it counts no more."""
 
     def weight(self, unit: LimitUnit) -> float:
         """What this counts for in a unit."""
@@ -95,7 +128,16 @@ class Rates:
     """Units a second, for this account as a whole."""
     share: float = 1.0
     """What of that is ours, where other processes ask too."""
+    found_elsewhere: float | None = None
+    """Requests a second that another process has found out."""
     tokens: dict[LimitUnit, Bucket] = field(default_factory=dict)
+    unasked_s: float = 0.0
+    """Seconds in which a request might have gone out and nobody came for it: sending was slower than the limit."""
+    _began_at: float = math.inf
+    _found_share: float = 1.0
+    """The share that the rate was found with."""
+    _held_at: float = -math.inf
+    """When somebody was last sent back for another reason than the rate."""
     _requests: Bucket = field(default_factory=lambda: Bucket(per_s=1.0))
     _configured: set[LimitUnit] = field(default_factory=set)
     _told_at: dict[LimitUnit, float] = field(default_factory=dict)
@@ -103,6 +145,8 @@ class Rates:
     _unjudged: deque[Ticket] = field(default_factory=deque)
     _presumed_s: float = PRESUMED_S
     _resume_at: float = -math.inf
+    _leaving: float = -math.inf
+    """As a bucket's ``empty_until``, of what has really been sent."""
     _soft_seq: int | None = None
     """The refused request that made the pause; the server's taking a later one ends it."""
     _window_seq: int = -1
@@ -152,13 +196,32 @@ class Rates:
         self.told[unit], self._told_at[unit] = per_s, now
         return known != per_s
 
-    def claim(self, share: float) -> None:
-        """From now on only this part of what was told is ours."""
+    def claim(self, share: float, now: float) -> None:
+        """From now on only this part of what was told, or of what was found out, is ours."""
         if share == self.share:
             return
         self.share = share
-        if share > 0:
-            self._apply(trusted="requests" in self._configured)
+        if share <= 0:
+            return
+        self._apply(trusted="requests" in self._configured)
+        if "requests" not in self.told:
+            self._claim_found(now)
+
+    def _claim_found(self, now: float) -> None:
+        climb = self.climb
+        if climb.starting and self.found_elsewhere and climb.cut_seq < 0:
+            climb.take_up(self.found_elsewhere * self.share, now)
+        elif climb.found and now - self._began_at > TOGETHER_BEGUN_S:
+            if 1 / ANOTHER < self.share / self._found_share < ANOTHER:
+                return
+            climb.take_up(climb.rate * self.share / self._found_share, now)
+        self._found_share = self.share
+
+    @property
+    def found(self) -> float | None:
+        """Requests a second that the server takes of everybody, where that was found out and not told."""
+        known = "requests" in self.told or not self.climb.found
+        return None if known else self.climb.rate / self._found_share
 
     def _apply(self, *, trusted: bool) -> None:
         for unit, per_s in self.told.items():
@@ -177,9 +240,11 @@ class Rates:
         climb = self.climb
         if self._unjudged:
             self._presume(now)
-        if self.share <= 0 and self.told:
-            return now if self.given_up else math.inf
-        if self._probing or climb.settling or (climb.starting and self.in_flight >= FIRST_IN_FLIGHT + climb.answered):
+        if self.share <= 0 and (self.told or self.found_elsewhere):
+            self._held_at = now
+            return now if self.given_up else now + NO_SHARE_S
+        if self._probing or climb.settling or self._enough_at_first():
+            self._held_at = now
             return now if self.given_up else self._next_judged(now)
         at = self._resume_at
         if climb.rate < FREE:
@@ -191,9 +256,21 @@ class Rates:
         climb.bound = True
         return at
 
+    def _enough_at_first(self) -> bool:
+        climb = self.climb
+        unknown = climb.starting and climb.ceiling == math.inf
+        return unknown and self.in_flight >= FIRST_IN_FLIGHT + climb.answered
+
     def _next_judged(self, now: float) -> float:
         """When to look again; never so soon that it would be taken for leave to send."""
-        return max(self._unjudged[0].at + self._presumed_s, now + LOOK_AGAIN_S) if self._unjudged else math.inf
+        if not self._unjudged:
+            return math.inf
+        first = self._unjudged[0]
+        return max(first.at + self._silence_s(first), now + LOOK_AGAIN_S)
+
+    def _silence_s(self, ticket: Ticket) -> float:
+        """After how long no answer means that it was taken; who looks whether a pause was meant waits the pause out."""
+        return max(self._presumed_s, ROUNDED_UP_S) if ticket.probe else self._presumed_s
 
     def _presume(self, now: float) -> None:
         """Tell what became of requests, in the order of their sending.
@@ -201,9 +278,15 @@ class Rates:
         What has been under way for longer than a refusal takes is taken for granted: else a server that is quick to
         refuse and slow to answer would seem to refuse everything.
         """
-        waiting, before, climb = self._unjudged, now - self._presumed_s, self.climb
-        while waiting and (waiting[0].dropped or waiting[0].taken is not None or waiting[0].at <= before):
-            ticket = waiting.popleft()
+        waiting, climb = self._unjudged, self.climb
+        while waiting:
+            ticket = waiting[0]
+            if not ticket.dropped and ticket.taken is None:
+                if ticket.at + self._silence_s(ticket) > now:
+                    break
+                if not ticket.sent:
+                    self._lapse(ticket)
+            waiting.popleft()
             if ticket.dropped:
                 continue
             if ticket.taken is None:
@@ -211,6 +294,18 @@ class Rates:
             climb.heard(ticket.seq, now, taken=bool(ticket.taken))
         if climb.settling and (not waiting or waiting[0].seq > climb.cut_seq):
             climb.settle()
+
+    def _lapse(self, ticket: Ticket) -> None:
+        """Its sender waits for something else, perhaps for those who wait here: it holds nobody up and says nothing."""
+        self._drop(ticket)
+        self._give_back(ticket)
+        ticket.input_tokens = ticket.output_tokens = 0
+        ticket.void = True
+
+    def lapsed(self, ticket: Ticket, now: float) -> bool:
+        """Whether a ticket that has not been used is too late to be used, or a long pause has begun since."""
+        paused = self._resume_at > max(now, ticket.at) + LONGEST_HOLD_S
+        return paused or ticket.void or now > ticket.given_at + LAPSES_S
 
     def _taken(self, ticket: Ticket, now: float) -> None:
         ticket.taken = True
@@ -226,14 +321,40 @@ class Rates:
         self.in_flight += 1
         probe = self._looking or self._opened > 0 or self._dry >= self._most_dry()
         self._probing = probe
-        self._requests.per_s = self.climb.rate
-        self._requests.take(at, 1.0)
+        requests = self._requests
+        requests.per_s = self.climb.rate
+        if at > requests.empty_until:
+            self._note_unasked(at)
+        requests.take(at, 1.0)
         ticket = Ticket(seq, at, input_tokens, output_tokens, probe)
         for unit, bucket in self.tokens.items():
             bucket.take(at, ticket.weight(unit) * self._spent)
         self.climb.sent(seq, at)
         self._unjudged.append(ticket)
         return ticket
+
+    def _note_unasked(self, at: float) -> None:
+        since = max(self._requests.empty_until, self._held_at, self._resume_at)
+        self._began_at = min(self._began_at, at)
+        if -math.inf < since < at:
+            self.unasked_s += at - since
+
+    def leave(self, ticket: Ticket, now: float) -> float:
+        """When what was reserved meanwhile is to go out; to be asked again at that moment, until it has come.
+
+        What was reserved together would go out together, and a pause may have begun since.
+        """
+        if self.climb.rate >= FREE:
+            return ticket.at
+        if self.given_up or now > ticket.given_at + LONGEST_HOLD_S:
+            return now
+        if not ticket.probe and (self._resume_at > max(now, ticket.at) or self._probing):
+            ticket.leaving = False
+            return max(self._resume_at, now + LOOK_AGAIN_S)
+        if not ticket.leaving:
+            ticket.leaving, ticket.at = True, max(ticket.at, now, self._leaving - TOGETHER_S)
+            self._leaving = max(self._leaving, ticket.at) + 1 / self.climb.rate
+        return ticket.at
 
     def pause(self, seconds: float, now: float) -> None:
         """Send nothing for so long (at most two minutes), whatever is answered meanwhile."""
@@ -254,7 +375,7 @@ class Rates:
 
     def accepted(self, ticket: Ticket, now: float, input_tokens: int = 0, output_tokens: int = 0) -> None:
         """It was answered, and took so many tokens."""
-        self.in_flight -= 1
+        self.in_flight -= not ticket.void
         self._outages = 0
         if self._troubled_since is not None:
             self._recover()
@@ -266,6 +387,8 @@ class Rates:
 
     def refused(self, ticket: Ticket, now: float, pause_s: float | None, *, room: bool = False) -> None:
         """It was refused for now; ``pause_s`` is what the server asks for, ``room`` that it is not at its limit."""
+        meant = pause_s is not None and pause_s >= MEANT_S
+        room = room and not meant
         self._presumed_s += (max(PRESUMED_S, 3 * (now - ticket.at)) - self._presumed_s) / 8
         self._close(ticket)
         if ticket.taken is None:
@@ -278,7 +401,7 @@ class Rates:
         cut = not room and self.climb.alarm(ticket.seq, now)
         self._presume(now)
         dry = self._dry >= self._most_dry()
-        if (room or self.climb.noise) and not dry:
+        if (room or self.climb.noise) and not dry and not meant:
             return
         if cut:
             self._requests.empty_until = max(self._requests.empty_until, now) + CUSHION_S
@@ -300,6 +423,8 @@ class Rates:
 
     def unused(self, ticket: Ticket) -> None:
         """It was not sent after all."""
+        if ticket.void:
+            return
         self._drop(ticket)
         self._requests.give(1.0)
         self._give_back(ticket)
@@ -310,6 +435,8 @@ class Rates:
         ticket.dropped = True
 
     def _close(self, ticket: Ticket) -> None:
+        if ticket.void:
+            return
         self.in_flight -= 1
         if ticket.probe:
             self._probing = False

@@ -24,7 +24,7 @@ def body_of(request: Request, dialect: Dialect = PLAIN) -> bytes:
             check_sendable(request)
             return responses_body(request, reasons=dialect.reasons)
         case "messages":
-            return messages_body(request)
+            return messages_body(request, dialect.body)
     return request_body(request, dialect)
 
 
@@ -84,7 +84,7 @@ def believed(read: tuple[Completion, ...], request: Request, bound: Callable[[],
     An answer that arrived is kept, whatever its bill: without a count it is booked as the most it can have used.
     """
     usage = read[0].usage
-    written = any(one.text for one in read)
+    written = any(one.text or one.tool_calls or one.reasoning or one.refusal for one in read)
     if usage.counted and usage.input_tokens and (usage.output_tokens or not written):
         return read
     worst = _worst(usage, request, bound, written)
@@ -98,6 +98,7 @@ def _worst(usage: Usage, request: Request, bound: Callable[[], int], written: bo
         input_tokens=usage.input_tokens or bound(),
         output_tokens=usage.output_tokens or (most_output(request) if missing else 0),
         counted=False,
+        billed_microusd=None,
     )
 
 

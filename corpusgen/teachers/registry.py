@@ -43,6 +43,24 @@ _RESERVED: Final = {
     "stream_options": "answers are read whole",
     "n": "write asking.samples",
     "best_of": "write asking.samples",
+    **dict.fromkeys(
+        (
+            *("max_completion_tokens", "max_output_tokens", "max_new_tokens", "max_tokens_to_sample", "max_gen_len"),
+            *("num_predict", "n_predict", "max_length", "maxOutputTokens"),
+        ),
+        "write max_tokens; it is sent under the name the model takes, and bounds the price",
+    ),
+    **dict.fromkeys(
+        ("use_beam_search", "num_beams", "beam_width", "num_return_sequences"),
+        "every beam is computed and may be billed; write asking.samples for several answers",
+    ),
+    **dict.fromkeys(("models", "fallbacks"), "another model has another price and other terms; write teachers: [a, b]"),
+    **dict.fromkeys(
+        ("plugins", "enable_search", "search_parameters", "web_search"),
+        "it brings fees and input that tokens do not bound; put what is to be known into the prompt",
+    ),
+    "tools": "write tools beside teachers",
+    "functions": "write tools beside teachers",
     "echo": "the prompt is already known",
     "logprobs": "write top_logprobs",
     "n_probs": "write top_logprobs",

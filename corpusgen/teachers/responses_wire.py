@@ -5,29 +5,33 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import orjson
 
-from corpusgen.errors import InvalidAnswer, RequestRefused
-from corpusgen.records import Completion, FinishReason, Json, Request, TraceKind, Usage
+from corpusgen.errors import RequestRefused
+from corpusgen.records import Completion, FinishReason, Json, Request, TokenLogprobs, TraceKind, Usage
 from corpusgen.teachers.wire import (
     chat_logprobs,
     check_usage,
     count_of,
+    finish_of,
     invalid,
     lasting_writes,
+    logprobs_or_none,
     mapping,
     name_or_none,
     reply_object,
-    shown,
     text_of,
     text_or_none,
+    usage_or_uncounted,
 )
 
 _LOGPROBS: Final = "message.output_text.logprobs"
 _ENCRYPTED: Final = "reasoning.encrypted_content"
 _INCOMPLETE: Final[dict[str, FinishReason]] = {"max_output_tokens": "length", "content_filter": "content_filter"}
+_NO_ANSWER: Final = ("failed", "cancelled", "queued", "in_progress")
 
 
 def responses_body(request: Request, *, reasons: bool = False) -> bytes:
@@ -70,8 +74,6 @@ def read_response(body: bytes, *, request_id: str | None = None, tokenizer: str 
     calls = [_call(item) for item in items if item.get("type") == "function_call"]
     if finish == "stop":
         finish = "refusal" if refusal else "tool_calls" if calls else "stop"
-    if finish == "stop" and not text:
-        invalid("output_text in its output (status is 'completed')", reply.get("output"))
     usage = _usage(reply.get("usage"), text_or_none(reply, "service_tier"))
     thoughts = [item for item in items if item.get("type") == "reasoning"]
     reasoning, kind = _reasoning(thoughts)
@@ -83,7 +85,7 @@ def read_response(body: bytes, *, request_id: str | None = None, tokenizer: str 
         trace_kind=kind or ("omitted" if usage.reasoning_tokens else None),
         reasoning_parts=orjson.dumps(thoughts).decode() if thoughts else None,
         refusal=refusal or None,
-        logprobs=_logprobs(parts, tokenizer),
+        logprobs=logprobs_or_none(partial(_logprobs, parts, tokenizer)),
         tool_calls=orjson.dumps(calls).decode() if calls else None,
         model_served=name_or_none(reply, "model"),
         provider_request_id=request_id or name_or_none(reply, "id"),
@@ -102,12 +104,10 @@ def _finish(reply: dict[str, Any]) -> FinishReason:
     status = reply.get("status")
     if status == "completed":
         return "stop"
-    why = mapping(reply.get("incomplete_details") or {}, "incomplete_details").get("reason")
-    if status != "incomplete" or not isinstance(why, str) or why not in _INCOMPLETE:
-        invalid(
-            f"status completed, or incomplete because of {' or '.join(_INCOMPLETE)}", {"status": status, "reason": why}
-        )
-    return _INCOMPLETE[why]
+    if status in _NO_ANSWER:
+        invalid("status completed or incomplete", status)
+    details = reply.get("incomplete_details")
+    return finish_of(_INCOMPLETE, details.get("reason") if isinstance(details, dict) else None)
 
 
 def _list(value: Json, name: str) -> list[Any]:
@@ -139,18 +139,16 @@ def _reasoning(items: list[dict[str, Any]]) -> tuple[str | None, TraceKind | Non
     return None, "omitted" if items else None
 
 
-def _logprobs(parts: list[dict[str, Any]], tokenizer: str | None) -> Any:
+def _logprobs(parts: list[dict[str, Any]], tokenizer: str | None) -> TokenLogprobs | None:
     given = [entry for part in parts for entry in part.get("logprobs") or ()]
-    try:
-        return chat_logprobs(given, tokenizer) if given else None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidAnswer(f"logprobs have an unknown shape ({error!r}): {shown(orjson.dumps(given))}") from error
+    return chat_logprobs(given, tokenizer) if given else None
 
 
 def _usage(value: Json, service_tier: str | None) -> Usage:
-    if value is None:
-        return Usage(input_tokens=0, output_tokens=0, service_tier=service_tier, counted=False)
-    usage = mapping(value, "usage")
+    return usage_or_uncounted(value, service_tier, partial(_counted, service_tier=service_tier))
+
+
+def _counted(usage: dict[str, Any], service_tier: str | None) -> Usage:
     given, answered = _told(usage, "input_tokens"), _told(usage, "output_tokens")
     details = mapping(usage.get("input_tokens_details") or {}, "input_tokens_details")
     cached, written = _told(details, "cached_tokens") or 0, _told(details, "cache_write_tokens") or 0

@@ -56,11 +56,14 @@ class EndpointRow(_Fact):
     hosts: tuple[str, ...] = Field((), description="Host names; * stands for any part")
     base_url: str | None = None
     key_env: str | None = None
+    region_env: tuple[str, ...] = Field((), description="Variables that may name the {region} in base_url")
+    regions: dict[str, str] = Field({}, description="Addresses of regions that are not where base_url says")
     key_header: str = "Authorization"
-    api_versions: Literal["none", "header", "query"] = "none"
+    api_versions: Literal["none", "header", "query", "body"] = "none"
     api_version: str | None = Field(None, description="The version that is asked for unless the spec names one")
     version_header: str | None = None
-    versioned_path: str = Field("", description="Stands before the path where a version goes into the query")
+    version_field: str = Field("", description="The field of the body a version goes into")
+    versioned_path: str = Field("", description="Stands before the path where a version goes into query or body")
     apis: tuple[Literal["chat", "completion"], ...] = ("chat",)
     responses: bool = Field(False, description="It also serves /responses")
     max_tokens: str = "max_tokens"
@@ -91,14 +94,15 @@ class EndpointRow(_Fact):
         """Whether a host is one of this server's."""
         return any(fnmatchcase(host.lower(), pattern) for pattern in self.hosts)
 
-    def dialect(self, fact: ModelFact | None) -> Dialect:
+    def dialect(self, fact: ModelFact | None, version: str = "") -> Dialect:
         """What is to be called otherwise than OpenAI calls it."""
+        said = {self.version_field: version} if self.version_field and version else {}
         return Dialect(
             max_tokens=self.max_tokens,
             seed=self.seed or "seed",
             schema=(fact and fact.json_schema) or self.json_schema,
             logprobs=self.logprobs,
-            body=self.body,
+            body={**self.body, **said},
             trace=(fact and fact.trace) or self.trace or "raw",
             cost_is_bill=self.cost_is_bill,
             reasons=fact is not None and fact.reasons,

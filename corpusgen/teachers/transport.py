@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -59,7 +60,11 @@ the last is Anthropic's (learn.microsoft.com, Dev Proxy, "Anthropic 529 overload
 
 _MAX_ERROR_BODY: Final = 64 * 2**10
 _CONNECT_S: Final = 10.0
+_WINDOWS: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _MESSAGE: Final = 500
+_LEAST_SECRET: Final = 16
+"""Characters of a key that somebody handed out; what is shorter was made up."""
+_LEAST_IN_MESSAGES: Final = 4
 _KEPT: Final[dict[str, Any]] = {"keepalive_timeout": 4.0}
 """uvicorn, and so vLLM, closes an idle connection after 5 s; a POST that meets that moment would be lost."""
 _CLOSED: Final[dict[str, Any]] = {"force_close": True}
@@ -86,8 +91,25 @@ class Secret:
         return self._value
 
     def masked(self, text: str) -> str:
-        """A text in which the key, should a server echo it, is stars."""
-        return text.replace(self._value, "***")
+        """A message in which the key, should a server echo it, is stars."""
+        return text.replace(self._value, "***") if len(self._value) >= _LEAST_IN_MESSAGES else text
+
+    def masked_body(self, raw: bytes) -> bytes:
+        """An answer in which the key is stars, however JSON spells it.
+
+        What local servers take for a key (``EMPTY``, ``ollama``, ``1``) is no secret, and may be part of any answer.
+        """
+        if len(self._value) < _LEAST_SECRET or self._value.isalpha():
+            return raw
+        spelt = orjson.dumps(self._value)[1:-1]
+        raw = raw.replace(self._value.encode(), b"***").replace(spelt, b"***")
+        if b"\\u" not in raw and b"\\/" not in raw:
+            return raw
+        try:
+            plain = orjson.dumps(orjson.loads(raw))
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+            return raw
+        return plain.replace(spelt, b"***") if spelt in plain else raw
 
 
 def secret_from_environment(name: str | None) -> Secret | None:
@@ -123,7 +145,7 @@ class Transport:
     key_header: str = "Authorization"
     """Where the key goes: as a bearer under this name, plain under any other."""
     hidden: list[Secret] = field(default_factory=list, repr=False)
-    """Other secrets that go out with a request, such as a token of somebody who signed in; kept no more than the key."""
+    """Other secrets that requests carry, such as a token of somebody who signed in; kept as little as the key."""
     _connector: _Connector | None = field(default=None, repr=False)
     _routes: dict[str, _Route] = field(default_factory=dict, repr=False)
 
@@ -156,8 +178,9 @@ class Transport:
             try:
                 head, content = await _exchange(connection, request)
                 name = _request_id(head.headers)
-                heard.append(None if name is None else self._masked(name))
-                raw = await _limited(content, head.code, self.max_body if head.code == 200 else _MAX_ERROR_BODY)
+                heard.append(None if name is None else self.masked(name))
+                limit = self.max_body if head.code == 200 else _MAX_ERROR_BODY
+                raw = _inflated(await _limited(content, head.code, limit), head, limit)
             except BaseException:
                 connection.close()
                 raise
@@ -166,7 +189,7 @@ class Transport:
             raise self._failure(head, raw)
         received = self.clock()
         return Reply(
-            body=self._without_key(raw),
+            body=self.without_key(raw),
             request_id=heard[0],
             sent_time=sent,
             received_time=received,
@@ -191,7 +214,7 @@ class Transport:
         if isinstance(error, TimeoutError):
             return TeacherTimeout(f"no whole answer from {self.base_url} within {timeout_s:g} s")
         if isinstance(error, aiohttp.ClientConnectorError):
-            return NotSent(f"no connection to {self.base_url}: {self._masked(str(error))}")
+            return NotSent(f"no connection to {self.base_url}: {self.masked(str(error))}")
         # Not str(error): it may spell out the request.
         return TeacherFault(f"the connection to {self.base_url} broke: {type(error).__name__}")
 
@@ -226,13 +249,18 @@ class Transport:
             **({} if self.keep_alive else {"Connection": "close"}),
             **self.headers,
         }
-        if self.secret is not None:
-            bearer = "Bearer " if self.key_header == "Authorization" else ""
-            headers[self.key_header] = bearer + self.secret.reveal()
+        headers |= self.keyed()
         lines = [f"POST {url.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         if any(not line.isprintable() or not line.isascii() for line in lines):
             raise UsageError(f"base_url: {self.base_url!r} or a header holds characters HTTP has none for")
         return "\r\n".join([*lines, "Content-Length: "]).encode()
+
+    def keyed(self) -> dict[str, str]:
+        """The header with the key, if there is one."""
+        if self.secret is None:
+            return {}
+        bearer = "Bearer " if self.key_header == "Authorization" else ""
+        return {self.key_header: bearer + self.secret.reveal()}
 
     def _failure(self, response: RawResponseMessage, raw: bytes) -> TeacherError:
         failure = self._classified(response, raw)
@@ -242,9 +270,9 @@ class Transport:
 
     def _classified(self, response: RawResponseMessage, raw: bytes) -> TeacherError:
         status = response.code
-        message = f"HTTP {status} from {self.base_url}: {provider_message(self._without_key(raw))}"
+        message = f"HTTP {status} from {self.base_url}: {provider_message(raw, self.masked)}"
         if 300 <= status < 400:
-            where = shown(self._masked(response.headers.get("Location", "")))
+            where = shown(self.masked(response.headers.get("Location", "")))
             return RequestRefused(f"HTTP {status}: {self.base_url} redirects to {where}; mend base_url", status=status)
         if status < 300:
             return InvalidAnswer(message, status=status)
@@ -258,16 +286,20 @@ class Transport:
             return TeacherFault(message, retry_after_s=pause, status=status)
         return RequestRefused(message, status=status)
 
-    def _masked(self, text: str) -> str:
-        for secret in self.hidden:
+    def masked(self, text: str) -> str:
+        """A message without the key and whatever else is to be kept."""
+        for secret in self._secrets():
             text = secret.masked(text)
-        return text if self.secret is None else self.secret.masked(text)
+        return text
 
-    def _without_key(self, raw: bytes) -> bytes:
-        # Answers are kept in the journal; a server that echoes its headers must not bring the key there.
-        for secret in self.hidden:
-            raw = raw.replace(secret.reveal().encode(), b"***")
-        return raw if self.secret is None else raw.replace(self.secret.reveal().encode(), b"***")
+    def without_key(self, raw: bytes) -> bytes:
+        """An answer without them: it is kept in the journal, and a server may echo its headers."""
+        for secret in self._secrets():
+            raw = secret.masked_body(raw)
+        return raw
+
+    def _secrets(self) -> tuple[Secret, ...]:
+        return (*self.hidden, *(() if self.secret is None else (self.secret,)))
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -300,7 +332,8 @@ async def _exchange(connection: Connection, request: bytes) -> tuple[RawResponse
     protocol = connection.protocol
     if protocol is None or protocol.transport is None:
         raise aiohttp.ServerDisconnectedError
-    protocol.set_response_params(read_until_eof=True)
+    # Unpacked by ourselves: aiohttp takes half a gzip stream for a whole one.
+    protocol.set_response_params(read_until_eof=True, auto_decompress=False)
     protocol.transport.write(request)
     head, content = await protocol.read()
     while 100 <= head.code < 200 and head.code != 101:  # a server may say that the answer is still to come
@@ -320,6 +353,27 @@ async def _limited(content: StreamReader, status: int, limit: int) -> bytes:
         if size > limit:
             return _too_large(status, limit, chunks)
     return b"".join(chunks)
+
+
+def _inflated(raw: bytes, head: RawResponseMessage, limit: int) -> bytes:
+    """An answer unpacked. Raises InvalidAnswer if it is not all there, TeacherFault if it is not packed at all."""
+    encoding = head.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in _WINDOWS or not raw:
+        return raw
+    # Some servers leave out the two bytes before what they call deflate.
+    bare = encoding == "deflate" and raw[0] & 0xF != 8
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS if bare else _WINDOWS[encoding])
+    try:
+        body = inflater.decompress(raw, limit + 1)
+    except zlib.error as error:
+        if head.code != 200:
+            return b""
+        raise TeacherFault(f"the answer says that it is {encoding} and is not: {error}") from error
+    if len(body) > limit:
+        return _too_large(head.code, limit, [body])
+    if not inflater.eof and head.code == 200:
+        raise InvalidAnswer(f"the answer is cut off within its {encoding}, after {len(raw)} bytes")
+    return body
 
 
 def _too_large(status: int, limit: int, chunks: list[bytes]) -> bytes:
@@ -359,16 +413,16 @@ def _moment(text: str | None) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def provider_message(raw: bytes) -> str:
-    """What the server said went wrong, on one line of at most 500 characters."""
+def provider_message(raw: bytes, masked: Callable[[str], str] = str) -> str:
+    """What the server said went wrong, on one line of at most 500 characters, masked when its escapes are undone."""
     try:
         reply = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return shown(raw, _MESSAGE)
+        return shown(masked(raw.decode(errors="replace")), _MESSAGE)
     error = reply.get("error", reply) if isinstance(reply, dict) else reply
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or error
-    return shown(error if isinstance(error, str) else orjson.dumps(error), _MESSAGE)
+    return shown(masked(error if isinstance(error, str) else orjson.dumps(error).decode()), _MESSAGE)
 
 
 def _spent(raw: bytes) -> bool:

@@ -26,13 +26,16 @@ PATHS: Final[Mapping[Api, str]] = {
 }
 """Where each kind of request goes, after the base URL."""
 
-# What no model bills for one answer; beyond it a count is a fault, not a price.
+# What no model bills for one answer; beyond it a count counts nothing.
 _MOST_TOKENS: Final = 1_000_000_000
 _MOST_DOLLARS: Final = 1_000_000
 # llama.cpp and vLLM write -9999 or the lowest float where a probability is 0 or was not computed.
 _NO_LOGPROB: Final = -9999.0
 # A server's single-precision softmax may pass 1 by a rounding error, and by no more.
 _ROUNDING: Final = 0.01
+
+# What a record's column holds; no vocabulary is larger.
+_LARGEST_ID: Final = 2**31 - 1
 
 _LONGEST_NAME: Final = 200
 
@@ -181,7 +184,7 @@ def _read_text(given: Json, index: int, whole: dict[str, Any], tokenizer: str | 
     return Completion(
         text=text_of(choice.get("text"), "text"),
         finish_reason=finish,
-        logprobs=_logprobs(choice.get("logprobs"), tokenizer),
+        logprobs=logprobs_or_none(partial(_logprobs, choice.get("logprobs"), tokenizer)),
         choice_index=index,
         **whole,
     )
@@ -196,7 +199,7 @@ def _read_message(
     reasoning, trace_kind, parts = _reasoning(message, dialect)
     if trace_kind is None and whole["usage"].reasoning_tokens:
         trace_kind = "omitted"
-    text, finish = _content(message, finish, reasoning)
+    text, finish = _content(message, finish)
     return Completion(
         text=text,
         finish_reason=finish,
@@ -204,7 +207,7 @@ def _read_message(
         trace_kind=trace_kind,
         reasoning_parts=parts,
         refusal=text if finish == "refusal" else None,
-        logprobs=_logprobs(choice.get("logprobs"), tokenizer),
+        logprobs=logprobs_or_none(partial(_logprobs, choice.get("logprobs"), tokenizer)),
         tool_calls=_tool_calls(message),
         choice_index=index,
         **whole,
@@ -235,22 +238,25 @@ def _choices(reply: dict[str, Any], most: int) -> list[Any]:
 
 
 def _finish_reason(choice: dict[str, Any]) -> FinishReason:
-    reason = choice.get("finish_reason")
-    if not isinstance(reason, str) or reason not in _FINISH:
-        invalid(f"a finish_reason out of {', '.join(_FINISH)}", reason)
-    return _FINISH[reason]
+    if choice.get("error"):
+        raise InvalidAnswer(f"a choice with an error: {shown(_dumped(choice['error']))}")
+    return finish_of(_FINISH, choice.get("finish_reason"))
 
 
-def _content(message: dict[str, Any], finish: FinishReason, reasoning: str | None) -> tuple[str, FinishReason]:
+def finish_of(known: Mapping[str, FinishReason], reason: Json) -> FinishReason:
+    """Why an answer ended, in our words. One we do not know ends a paid answer all the same, unless it is a failure."""
+    word = reason.lower() if isinstance(reason, str) else ""
+    if word == "error":
+        invalid("an answer that did not end in an error", reason)
+    return known.get(word, "other")
+
+
+def _content(message: dict[str, Any], finish: FinishReason) -> tuple[str, FinishReason]:
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal:
         return refusal, "refusal"
     content = message.get("content")
-    text = "" if content is None else _joined(content)
-    lacking = finish == "stop" or (finish == "length" and content is None and reasoning is None)
-    if not text and lacking and not (message.get("tool_calls") or message.get("function_call")):
-        invalid(f"content (finish_reason is {finish!r})", content)
-    return text, finish
+    return "" if content is None else _joined(content), finish
 
 
 def _joined(content: Json) -> str:
@@ -262,7 +268,8 @@ def _joined(content: Json) -> str:
 
 def _reasoning(message: dict[str, Any], dialect: Dialect) -> tuple[str | None, TraceKind | None, str | None]:
     """The trace, of which kind it is, and its parts as they came where they came in parts."""
-    trace = message.get("reasoning_content") or message.get("reasoning")
+    given = message.get("reasoning_content") or message.get("reasoning")
+    trace = given if isinstance(given, str) else None
     details = message.get("reasoning_details") or message.get("thinking_blocks")
     parts = [part for part in details if isinstance(part, dict)] if isinstance(details, list) else []
     if not trace and not parts:
@@ -276,7 +283,7 @@ def _reasoning(message: dict[str, Any], dialect: Dialect) -> tuple[str | None, T
     # An aggregator puts a provider's summary into the field others use for the trace itself; only the parts tell.
     # LiteLLM's thinking blocks are Claude's, whose text has been a summary since Claude 4.
     summary = not kinds.isdisjoint({"reasoning.summary", "thinking"})
-    return text_of(trace, "reasoning"), "summary" if summary else dialect.trace, kept
+    return trace, "summary" if summary else dialect.trace, kept
 
 
 def _thought(content: Json) -> str | None:
@@ -298,18 +305,27 @@ def _tool_calls(message: dict[str, Any]) -> str | None:
     return orjson.dumps(calls).decode()
 
 
+def usage_or_uncounted(value: Json, service_tier: str | None, read: Callable[[dict[str, Any]], Usage]) -> Usage:
+    """The tokens of a call, or that nobody counted them: impossible figures are not believed, and cost no answer."""
+    try:
+        return read(mapping(value, "usage"))
+    except InvalidAnswer:
+        return Usage(input_tokens=0, output_tokens=0, service_tier=service_tier, counted=False)
+
+
 def _usage(value: Json, service_tier: str | None, dialect: Dialect) -> Usage:
     """The tokens of a call. What the server does not say at all is nought and not counted; what it says must fit."""
-    if value is None:
-        return Usage(input_tokens=0, output_tokens=0, service_tier=service_tier, counted=False)
-    usage = mapping(value, "usage")
+    return usage_or_uncounted(value, service_tier, partial(_counted, service_tier=service_tier, dialect=dialect))
+
+
+def _counted(usage: dict[str, Any], service_tier: str | None, dialect: Dialect) -> Usage:
     given, said = _told(usage, "prompt_tokens"), _told(usage, "completion_tokens")
     answered = max(said or 0, _beyond_input(usage, given or 0))
     cached = _detail(usage, "prompt_tokens_details", "cached_tokens") or 0
     written = _detail(usage, "prompt_tokens_details", "cache_write_tokens") or 0
     reasoning = _detail(usage, "completion_tokens_details", "reasoning_tokens")
     lasting = _lasting_writes(usage)
-    output = None if said is None else answered
+    output, counted = None if said is None else answered, given is not None and said is not None
     check_usage(usage, given, output, cached=cached, written=written, lasting=lasting, reasoning=reasoning)
     return Usage(
         input_tokens=given or 0,
@@ -319,8 +335,9 @@ def _usage(value: Json, service_tier: str | None, dialect: Dialect) -> Usage:
         cache_write_tokens=written,
         cache_write_1h_tokens=lasting,
         service_tier=service_tier or text_or_none(usage, "service_tier"),
-        counted=given is not None and said is not None,
-        billed_microusd=_billed(usage.get("cost")) if dialect.cost_is_bill else None,
+        counted=counted,
+        # A bill without counts may be one for something else than these tokens.
+        billed_microusd=_billed(usage) if dialect.cost_is_bill and counted else None,
     )
 
 
@@ -341,7 +358,17 @@ def check_usage(
         raise InvalidAnswer(f"usage contradicts itself: {shown(orjson.dumps(usage))}")
 
 
-def _billed(cost: Json) -> int | None:
+def _billed(usage: dict[str, Any]) -> int | None:
+    """What is charged; with a key of one's own at the provider behind, that provider's bill comes on top."""
+    cost = _microusd(usage.get("cost"))
+    if cost is None or not usage.get("is_byok"):
+        return cost
+    details = usage.get("cost_details")
+    upstream = _microusd(details.get("upstream_inference_cost") if isinstance(details, dict) else None)
+    return None if upstream is None else cost + upstream
+
+
+def _microusd(cost: Json) -> int | None:
     """Dollars as micro-dollars, rounded up; None for what is no price."""
     if type(cost) not in (int, float) or not 0 <= cost <= _MOST_DOLLARS:
         return None
@@ -383,6 +410,8 @@ def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
 def count_of(counts: dict[str, Any], name: str) -> int:
     """A number of tokens that can be one."""
     number = counts.get(name)
+    if type(number) is float and number <= _MOST_TOKENS and number.is_integer():
+        number = int(number)
     if type(number) is not int or not 0 <= number <= _MOST_TOKENS:
         invalid(f"a count of tokens in usage.{name}", number)
     return number
@@ -391,15 +420,20 @@ def count_of(counts: dict[str, Any], name: str) -> int:
 # --- log-probabilities -----------------------------------------------------------------------------------------------
 
 
+def logprobs_or_none(read: Callable[[], TokenLogprobs | None]) -> TokenLogprobs | None:
+    """Log-probabilities, or None for what cannot be some: the answer they came with is whole without them."""
+    try:
+        return read()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
 def _logprobs(value: Json, tokenizer: str | None) -> TokenLogprobs | None:
     if value is None:
         return None
-    try:
-        if "content" in value:
-            return chat_logprobs(value["content"], tokenizer) if value["content"] else None
-        return _legacy_logprobs(value, tokenizer) if value["tokens"] else None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidAnswer(f"logprobs have an unknown shape ({error!r}): {shown(_dumped(value))}") from error
+    if "content" in value:
+        return chat_logprobs(value["content"], tokenizer) if value["content"] else None
+    return _legacy_logprobs(value, tokenizer) if value["tokens"] else None
 
 
 def chat_logprobs(content: list[dict[str, Any]], tokenizer: str | None) -> TokenLogprobs:
@@ -423,7 +457,7 @@ def _legacy_logprobs(value: dict[str, Any], tokenizer: str | None) -> TokenLogpr
     chosen = value.get("token_logprobs") or [None] * len(tokens)
     ranked = [entries or {} for entries in value.get("top_logprobs") or [None] * len(tokens)]
     if not len(tokens) == len(chosen) == len(ranked):
-        raise InvalidAnswer(f"logprobs of {len(tokens)} tokens have {len(chosen)} values and {len(ranked)} rankings")
+        raise ValueError(f"logprobs of {len(tokens)} tokens have {len(chosen)} values and {len(ranked)} rankings")
     return TokenLogprobs(
         token_bytes=tuple(map(_legacy_bytes, tokens)),
         token_ids=None,
@@ -456,7 +490,10 @@ def _legacy_bytes(token: str) -> bytes:
 
 def _token_ids(entries: Sequence[dict[str, Any]]) -> tuple[int, ...] | None:
     ids = [entry.get("id") for entry in entries]
-    return tuple(ids) if ids and set(map(type, ids)) == {int} else None  # type: ignore[arg-type]  # all are int
+    if not ids or set(map(type, ids)) != {int}:
+        return None
+    numbers: list[int] = ids  # type: ignore[assignment]  # all are int
+    return tuple(numbers) if min(numbers) >= 0 and max(numbers) <= _LARGEST_ID else None
 
 
 def _values(values: Sequence[Json]) -> tuple[float | None, ...]:

@@ -1,8 +1,9 @@
 """A server that answers chat requests and refuses what passes a limit: ``python limiter.py`` prints its port.
 
-The limit is in the address: under ``/c200-b20-n0.3-l50/v1`` 200 requests a second are taken, 20 at once before
-that counts, 30 % are refused for no reason, an answer takes 50 ms; every name is a server of its own; ``c0`` is free.
-``GET /NAME`` says what it has seen.
+The limit is in the address: under ``/c200-b20-n0.3-l50-h1/v1`` 200 requests a second are taken, 20 at once before
+that counts, 30 % are refused for no reason, an answer takes 50 ms, headers name the limit; every name is a server of
+its own; ``c0`` is free. ``GET /NAME`` says what it has seen. Time in which this process was ready to run and another
+one had the processor is not held against those who sent meanwhile (Linux counts it).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import random
 import re
 import sys
@@ -36,8 +38,12 @@ class Lane:
     burst: float
     noise: float
     latency_s: float
+    tells: bool
     left: float = 0.0
     seen: float = 0.0
+    grace: float = 0.0
+    """More than the burst that may be left, for what arrived while this process could not look."""
+    waited_s: float = 0.0
     first: float = 0.0
     last: float = 0.0
     taken: int = 0
@@ -56,18 +62,38 @@ class Lane:
     def _has_room(self, now: float) -> bool:
         if not self.per_s:
             return True
-        self.left = self.burst if not self.seen else min(self.burst, self.left + (now - self.seen) * self.per_s)
-        self.seen = now
+        if not self.seen:
+            self.left, self.seen, self.waited_s = self.burst, now, waited_s()
+        came, waited = (now - self.seen) * self.per_s, waited_s()
+        self.grace = max(0.0, self.grace - came) + (waited - self.waited_s) * self.per_s
+        self.left = min(self.burst + self.grace, self.left + came)
+        self.seen, self.waited_s = now, waited
         if self.left < 1:
             return False
         self.left -= 1
         return True
+
+    def limit(self) -> bytes:
+        return b"x-ratelimit-limit-requests: %d\r\n" % (self.per_s * 60) if self.tells else b""
 
     def pause(self) -> bytes:
         milliseconds = math.ceil((1 - self.left) / self.per_s * 1000) if self.per_s else 1
         return b"retry-after-ms: %d\r\nRetry-After: 1\r\n" % max(1, milliseconds)
 
 
+def waited_s() -> float:
+    """Seconds for which this process has waited for a processor; 0 where nobody counts them."""
+    return int(os.pread(SCHEDSTAT, 99, 0).split()[1]) / 1e9 if SCHEDSTAT is not None else 0.0
+
+
+def schedstat() -> int | None:
+    try:
+        return os.open("/proc/self/schedstat", os.O_RDONLY)
+    except OSError:
+        return None
+
+
+SCHEDSTAT = schedstat()
 LANES: dict[str, Lane] = {}
 
 
@@ -75,7 +101,11 @@ def lane(name: str) -> Lane:
     if name not in LANES:
         said = {part[0]: float(part[1:]) for part in name.split("-")}
         LANES[name] = Lane(
-            per_s=said.get("c", 0), burst=said.get("b", 1), noise=said.get("n", 0), latency_s=said.get("l", 50) / 1000
+            per_s=said.get("c", 0),
+            burst=said.get("b", 1),
+            noise=said.get("n", 0),
+            latency_s=said.get("l", 50) / 1000,
+            tells=bool(said.get("h", 0)),
         )
     return LANES[name]
 
@@ -104,9 +134,9 @@ class Talk(asyncio.Protocol):
             seen = {"first": here.first, "last": here.last, "taken": here.taken, "refused": here.refused}
             self.say(b"200 OK", json.dumps(seen).encode())
         elif here.takes(loop.time()):
-            loop.call_later(here.latency_s, self.say, b"200 OK", ANSWER)
+            loop.call_later(here.latency_s, self.say, b"200 OK", ANSWER, here.limit())
         else:
-            self.say(b"429 Too Many Requests", REFUSAL, here.pause())
+            self.say(b"429 Too Many Requests", REFUSAL, here.pause() + here.limit())
 
     def say(self, status: bytes, body: bytes, headers: bytes = b"") -> None:
         head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n"

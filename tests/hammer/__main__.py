@@ -119,7 +119,7 @@ def cap_used(folder: Path) -> float:
     """The share of a cap that three processes can use when nothing goes wrong."""
     with teacher_process(Options()) as teacher:
         task = write_work(folder / "task", teacher.base_url, 4 * WORST_CALLS)
-        cap = WORST_CALLS * int(in_child(lambda: _worst(task)))
+        cap = WORST_CALLS * int(in_child(lambda: worst_case(task)))
         pids = [fork(lambda: work(task, folder / "corpus", cap)) for _ in range(3)]
         codes = {wait(pid, 120.0) for pid in pids}
         if codes != {3}:
@@ -127,7 +127,8 @@ def cap_used(folder: Path) -> float:
         return round(float(teacher.last_bill()["billed_microusd"]) / cap, 4)
 
 
-def _worst(task: Any) -> int:
+def worst_case(task: Any) -> int:
+    """The most that any call of a task may cost, in micro-dollars."""
     from corpusgen.corpus import utc_now
     from corpusgen.stages.task import connect, price_of, request_for
 

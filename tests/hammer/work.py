@@ -15,7 +15,7 @@ from corpusgen.prompting.prompts import Prompt, prompts
 from corpusgen.stages.committing import commit_records
 from corpusgen.stages.opening import open_run
 from corpusgen.stages.task import Task, load_task, request_for
-from corpusgen.teachers.billing import NOTHING_KNOWN
+from corpusgen.teachers.billing import NOTHING_KNOWN, Billing
 from corpusgen.teachers.endpoint import Endpoint
 
 DROPPED = 5
@@ -25,6 +25,7 @@ RECORDS_PER_COMMIT = 100
 HURRY = 0.05
 """What is left of a pause before a retry: nobody has to be spared here."""
 PLENTY = 10**12
+ACTOR = "hammer"
 
 
 def write_work(folder: Path, url: str, items: int) -> Task:
@@ -40,17 +41,17 @@ def wanted(task: Task, asker: Asker) -> Iterator[Prompt]:
     return prompts(task.prompter.items("train"), lambda item, n: request_for(task, card, item, n), samples=1)
 
 
-def work(task: Task, folder: Path, cap: int = PLENTY, *, in_flight: int = 6) -> int:
+def work(task: Task, folder: Path, cap: int = PLENTY, *, in_flight: int = 6, billing: Billing = NOTHING_KNOWN) -> int:
     """Ask until everything is answered (0), something is not (5), or the cap is used up (3, as BudgetExhausted)."""
-    return asyncio.run(_work(task, folder, cap, in_flight))
+    return asyncio.run(_work(task, folder, cap, in_flight, billing))
 
 
-async def _work(task: Task, folder: Path, cap: int, in_flight: int) -> int:
-    with Corpus.open(folder, actor="hammer") as corpus:
+async def _work(task: Task, folder: Path, cap: int, in_flight: int, billing: Billing) -> int:
+    with Corpus.open(folder, actor=ACTOR) as corpus:
         async with open_run(task, corpus, caps={"microusd": cap}, on_failure="drop") as run:
             asker = replace(run.asker, in_flight=in_flight, sleep=lambda seconds: asyncio.sleep(seconds * HURRY))
             assert isinstance(asker.teacher, Endpoint)
-            asker.teacher.transport.billing = NOTHING_KNOWN  # this teacher bills some of the errors others do not
+            asker.teacher.transport.billing = billing  # this teacher bills some of the errors others do not
             try:
                 await _read(task, asker)
             finally:

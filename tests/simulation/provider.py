@@ -68,6 +68,8 @@ FAULTS = (
     "cut_answer",
 )
 """What may happen in place of an answer; ``usage_absurd`` is drawn apart, because it ends a run."""
+UNCOUNTED = ("usage_missing", "usage_negative")
+"""Good answers all the same, at the most they can have used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +206,7 @@ class Simulated:
         if takes_s > timeout_s:
             raise TeacherTimeout(f"no whole answer within {timeout_s:g} s")
         _fail(kind, dice)
-        sent.arrived = kind in ("answer", "usage_absurd", "usage_missing")
+        sent.arrived = kind in ("answer", "usage_absurd", *UNCOUNTED)
         return Reply(
             body=_body(truth, kind), request_id=f"id-{sent.call_id}", sent_time=started, received_time=self.clock()
         )

@@ -15,7 +15,7 @@ from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Record, Request
 from corpusgen.spec import Unit
 from corpusgen.stages.verifying import verify
-from simulation.provider import Provider, Sent, truth_of
+from simulation.provider import UNCOUNTED, Provider, Sent, truth_of
 
 MICRO = 1_000_000
 _CAPPED = """
@@ -159,7 +159,7 @@ class Watch:
         """Records must be those of a world in which nothing went wrong; those of ``prompts`` must be there."""
         wanted = {prompt.record_id: prompt for prompt in prompts}
         # Kept as it came: with far too many tokens, or where none were told with the most there can have been.
-        absurd = {sent.key.hex() for sent in provider.sent if sent.absurd or sent.kind == "usage_missing"}
+        absurd = {sent.key.hex() for sent in provider.sent if sent.absurd or sent.kind in UNCOUNTED}
         names: set[str] = set()
         for record in records:
             if record.record_id in names:

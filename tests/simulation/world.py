@@ -18,7 +18,7 @@ from flow_samples import cap, prompt
 
 from corpusgen.assemble import RunFacts
 from corpusgen.budget.amounts import UNITS
-from corpusgen.budget.ledger import Cap, Ledger, balances
+from corpusgen.budget.ledger import Cap, Ledger, accept_overrun, balances
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import BudgetExhausted, Interrupted, TeacherError
 from corpusgen.fanout import Asker, answers
@@ -335,6 +335,7 @@ class World:
     async def _asker(self, corpus: Corpus, life: Life) -> Asker:
         ledger = Ledger(corpus.journal)
         await ledger.recover()
+        await corpus.journal.run(_allow_again)
         for scope in SCOPES:
             await ledger.replace_caps(scope, [one for one in self.caps if one.scope == scope and one.per == "total"])
         await ledger.set_caps(one for one in self.caps if one.per != "total")
@@ -384,6 +385,12 @@ class World:
 
 def _bound(one: Prompt) -> int:
     return tokens_bound(CARD, one.request)
+
+
+def _allow_again(transaction: Transaction) -> None:
+    """What a person does about a teacher that billed beyond its bound, before somebody sets out anew."""
+    for (call_id,) in transaction.rows("select call_id from calls where state = 'overrun'"):
+        accept_overrun(transaction, call_id)
 
 
 def _write_run(transaction: Transaction) -> None:
