@@ -923,9 +923,7 @@ async def note_drop(asker: Asker, prompt: Prompt, error: TeacherError) -> None:
     """Note that a prompt has no answer, and why."""
     reason = type(error).__name__
     asker.counts.drops[reason] += 1
-    values = (asker.facts.run_id, *_place(prompt), reason, str(error))
-    sql = "insert or replace into drops(run_id, stage, item_id, reason, detail) values(?, ?, ?, ?, ?)"
-    await asker.corpus.journal.run(lambda transaction: transaction.execute(sql, values).close())
+    await _note(asker, prompt, _place(prompt)[0], reason, str(error))
 
 
 async def _note_passed_on(asker: Asker, prompt: Prompt, reason: str, detail: str) -> None:

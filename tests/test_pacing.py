@@ -286,7 +286,9 @@ def test_limits_are_read_in_each_dialect(headers: dict[str, str], per_s: float |
 
 @given(st.dictionaries(st.sampled_from(["x-ratelimit-limit-requests", "ratelimit-limit"]), st.text()))
 def test_headers_that_make_no_sense_do_no_harm(headers: dict[str, str]) -> None:
-    Rates().hear(read_limits(headers, NOON), 0.0)
+    heard = read_limits(headers, NOON)
+    Rates().hear(heard, 0.0)
+    assert all(limit.per_s is None or 0 < limit.per_s < float("inf") for limit in heard)
 
 
 def test_spans_of_time_are_read() -> None:

@@ -392,12 +392,7 @@ class Ledger:
     async def replace_caps(self, scope: str, caps: Iterable[Cap]) -> None:
         """Let exactly these caps bind a scope as a whole, without a moment in which none does."""
         rows = [replace(cap, scope=scope) for cap in caps]
-
-        def operation(transaction: Transaction) -> None:
-            remove_caps(transaction, scope, CAPPED)
-            set_caps(transaction, rows)
-
-        await self._journal.run(operation)
+        await self._journal.run(lambda transaction: replace_caps(transaction, scope, rows))
 
     def time_passed(
         self, transaction: Transaction, run_id: str, scopes: tuple[str, ...], passed_us: int, span: int | None
@@ -667,6 +662,12 @@ def _close(
         unconfirmed=unconfirmed.each,
     )
     transaction.defer()
+
+
+def replace_caps(transaction: Transaction, scope: str, caps: Iterable[Cap]) -> None:
+    """Let exactly these caps, which are of the scope, bind it as a whole."""
+    remove_caps(transaction, scope, CAPPED)
+    set_caps(transaction, caps)
 
 
 def set_caps(transaction: Transaction, caps: Iterable[Cap]) -> None:

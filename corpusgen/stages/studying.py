@@ -9,11 +9,10 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from corpusgen.budget.amounts import CAPPED, Amounts
+from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.compute import booked
-from corpusgen.budget.ledger import Intent, Ledger, remove_caps, set_caps
+from corpusgen.budget.ledger import Intent, Ledger, replace_caps
 from corpusgen.corpus import Corpus
-from corpusgen.journal import Transaction
 from corpusgen.spec import Unit
 from corpusgen.stages.opening import caps_of
 from corpusgen.stages.task import Task
@@ -53,12 +52,7 @@ def timed(corpus: Corpus, task: Task, run_id: str, caps: Mapping[Unit, int]) -> 
         return
     ledger, scopes, journal = Ledger(corpus.journal), _scopes(corpus, run_id), corpus.journal
     bound = [replace(cap, scope=scopes[0]) for cap in caps_of(task, caps)]
-
-    def in_force(transaction: Transaction) -> None:
-        remove_caps(transaction, scopes[0], CAPPED)
-        set_caps(transaction, bound)
-
-    journal.run_now(in_force)
+    journal.run_now(lambda transaction: replace_caps(transaction, scopes[0], bound))
     began = time.monotonic()
     try:
         yield

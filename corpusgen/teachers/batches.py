@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from corpusgen.errors import (
     InvalidAnswer,
@@ -27,9 +27,7 @@ from corpusgen.errors import (
 from corpusgen.records import Request
 from corpusgen.teachers.billing import BatchFact, Billing, batch_fact
 from corpusgen.teachers.teacher import Teacher
-
-if TYPE_CHECKING:
-    from corpusgen.teachers.transport import Transport
+from corpusgen.teachers.transport import Transport, failure_of
 
 Outcome = Literal["answered", "errored", "expired", "canceled"]
 
@@ -40,7 +38,6 @@ MOST_LINE: Final = 64 * 2**20
 
 _PROTOCOLS: Final = {"openai": "openai", "anthropic": "anthropic"}
 """Kinds of teachers whose own service does batches. Others do where ``data/endpoints.yaml`` says so."""
-_MAYBE_DONE: Final = frozenset({408, 409})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,12 +201,7 @@ def _words(error: Any) -> str:
 
 def refusal(status: int, message: str) -> TeacherError:
     """The error an HTTP status stands for."""
-    words = f"HTTP {status}: {message}"
-    if status in (429, 529):
-        return RateLimited(words, status=status)
-    if status in _MAYBE_DONE or status >= 500:
-        return TeacherFault(words, status=status)
-    return RequestRefused(words, status=status)
+    return failure_of(status, f"HTTP {status}: {message}")
 
 
 def surely_nothing(error: TeacherError) -> bool:

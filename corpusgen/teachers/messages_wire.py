@@ -14,7 +14,7 @@ from corpusgen.errors import RequestRefused
 from corpusgen.records import Completion, FinishReason, Json, Request, TraceKind, Usage
 from corpusgen.teachers.wire import (
     check_usage,
-    count_of,
+    count_if_given,
     finish_of,
     invalid,
     mapping,
@@ -152,14 +152,14 @@ def _usage(value: Json) -> Usage:
 
 
 def _counted(usage: dict[str, Any]) -> Usage:
-    fresh, answered = _told(usage, "input_tokens"), _told(usage, "output_tokens")
-    cached = _told(usage, "cache_read_input_tokens") or 0
+    fresh, answered = count_if_given(usage, "input_tokens"), count_if_given(usage, "output_tokens")
+    cached = count_if_given(usage, "cache_read_input_tokens") or 0
     lives = mapping(usage.get("cache_creation") or {}, "cache_creation")
-    lasting = _told(lives, "ephemeral_1h_input_tokens") or 0
-    listed = lasting + (_told(lives, "ephemeral_5m_input_tokens") or 0)
-    written = listed if (stated := _told(usage, "cache_creation_input_tokens")) is None else stated
+    lasting = count_if_given(lives, "ephemeral_1h_input_tokens") or 0
+    listed = lasting + (count_if_given(lives, "ephemeral_5m_input_tokens") or 0)
+    written = listed if (stated := count_if_given(usage, "cache_creation_input_tokens")) is None else stated
     details = mapping(usage.get("output_tokens_details") or {}, "output_tokens_details")
-    reasoning = _told(details, "thinking_tokens")
+    reasoning = count_if_given(details, "thinking_tokens")
     check_usage(usage, None, answered, written=written, lasting=lasting, reasoning=reasoning)
     fast = usage.get("speed") == "fast"
     return Usage(
@@ -173,7 +173,3 @@ def _counted(usage: dict[str, Any]) -> Usage:
         service_tier="speed=fast" if fast else text_or_none(usage, "service_tier"),
         counted=fresh is not None and answered is not None,
     )
-
-
-def _told(usage: dict[str, Any], name: str) -> int | None:
-    return None if usage.get(name) is None else count_of(usage, name)

@@ -15,7 +15,7 @@ from corpusgen.records import Completion, FinishReason, Json, Request, TokenLogp
 from corpusgen.teachers.wire import (
     chat_logprobs,
     check_usage,
-    count_of,
+    count_if_given,
     finish_of,
     invalid,
     lasting_writes,
@@ -149,10 +149,12 @@ def _usage(value: Json, service_tier: str | None) -> Usage:
 
 
 def _counted(usage: dict[str, Any], service_tier: str | None) -> Usage:
-    given, answered = _told(usage, "input_tokens"), _told(usage, "output_tokens")
+    given, answered = count_if_given(usage, "input_tokens"), count_if_given(usage, "output_tokens")
     details = mapping(usage.get("input_tokens_details") or {}, "input_tokens_details")
-    cached, written = _told(details, "cached_tokens") or 0, _told(details, "cache_write_tokens") or 0
-    reasoning = _told(mapping(usage.get("output_tokens_details") or {}, "output_tokens_details"), "reasoning_tokens")
+    cached, written = count_if_given(details, "cached_tokens") or 0, count_if_given(details, "cache_write_tokens") or 0
+    reasoning = count_if_given(
+        mapping(usage.get("output_tokens_details") or {}, "output_tokens_details"), "reasoning_tokens"
+    )
     lasting = lasting_writes(details)
     check_usage(usage, given, answered, cached=cached, written=written, lasting=lasting, reasoning=reasoning)
     return Usage(
@@ -165,7 +167,3 @@ def _counted(usage: dict[str, Any], service_tier: str | None) -> Usage:
         service_tier=service_tier,
         counted=given is not None and answered is not None,
     )
-
-
-def _told(usage: dict[str, Any], name: str) -> int | None:
-    return None if usage.get(name) is None else count_of(usage, name)

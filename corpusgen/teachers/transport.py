@@ -280,11 +280,10 @@ class Transport:
         told = response.headers.get("x-should-retry")  # OpenAI and Anthropic know better than a status can say
         if (status == 429 and _spent(raw)) or told == "false":
             return RequestRefused(message, status=status)
-        if status in (429, 529):
-            return RateLimited(message, retry_after_s=pause, status=status)
-        if status in (408, 409) or status >= 500 or told == "true":
+        failure = failure_of(status, message, retry_after_s=pause)
+        if isinstance(failure, RequestRefused) and told == "true":
             return TeacherFault(message, retry_after_s=pause, status=status)
-        return RequestRefused(message, status=status)
+        return failure
 
     def masked(self, text: str) -> str:
         """A message without the key and whatever else is to be kept."""
@@ -380,6 +379,15 @@ def _too_large(status: int, limit: int, chunks: list[bytes]) -> bytes:
     if status == 200:
         raise InvalidAnswer(f"the answer is larger than {limit} bytes", status=status)
     return b"".join(chunks)[:limit]
+
+
+def failure_of(status: int, message: str, *, retry_after_s: float | None = None) -> TeacherError:
+    """The error that an HTTP status of 400 or more stands for."""
+    if status in (429, 529):
+        return RateLimited(message, retry_after_s=retry_after_s, status=status)
+    if status in (408, 409) or status >= 500:
+        return TeacherFault(message, retry_after_s=retry_after_s, status=status)
+    return RequestRefused(message, status=status)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -319,7 +319,7 @@ def _usage(value: Json, service_tier: str | None, dialect: Dialect) -> Usage:
 
 
 def _counted(usage: dict[str, Any], service_tier: str | None, dialect: Dialect) -> Usage:
-    given, said = _told(usage, "prompt_tokens"), _told(usage, "completion_tokens")
+    given, said = count_if_given(usage, "prompt_tokens"), count_if_given(usage, "completion_tokens")
     answered = max(said or 0, _beyond_input(usage, given or 0))
     cached = _detail(usage, "prompt_tokens_details", "cached_tokens") or 0
     written = _detail(usage, "prompt_tokens_details", "cache_write_tokens") or 0
@@ -375,7 +375,8 @@ def _microusd(cost: Json) -> int | None:
     return int((Decimal(str(cost)) * 1_000_000).to_integral_value(ROUND_CEILING))
 
 
-def _told(usage: dict[str, Any], name: str) -> int | None:
+def count_if_given(usage: dict[str, Any], name: str) -> int | None:
+    """A count of tokens, or None where there is none. Raises InvalidAnswer for what is no count."""
     return None if usage.get(name) is None else count_of(usage, name)
 
 
