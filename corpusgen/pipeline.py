@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import PartialFailure
+from corpusgen.fields import Unit
 from corpusgen.prompting.prompts import prompts
 from corpusgen.records import Json, Record
-from corpusgen.spec import Unit
 from corpusgen.stages.asking import (
     Asked,
     Watch,

@@ -10,92 +10,35 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from corpusgen.curate_fields import Curate
 from corpusgen.errors import Problem, SpecError
+from corpusgen.fields import (
+    NAME,
+    Count,
+    MicroUsd,
+    Misplaced,
+    Part,
+    Place,
+    Seconds,
+    Seed,
+    Several,
+    Unit,
+    shown,
+)
 from corpusgen.records import Json, digest
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
-NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
-
-MOST = 10**15
-"""The largest amount of anything: a thousand million dollars, or 10**15 tokens."""
-
-Unit = Literal["microusd", "tokens", "requests", "compute_us", "wall_us"]
-Per = Literal["total", "day", "month"]
-"""What a cap holds for; days and months are those of UTC."""
-Place = tuple[str | int, ...]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Misplaced(ValueError):
-    """Mistakes between fields, each with the path of the field it stands at."""
-
-    def __init__(self, *mistakes: tuple[Place, str]) -> None:
-        super().__init__("; ".join(message for _, message in mistakes))
-        self.mistakes = mistakes
-
-
-def microusd(value: Json) -> int:
-    """Dollars as written by a person, as integer micro-dollars. Refuses fractions of a micro-dollar and negatives."""
-    amount = _decimal(value, "an amount of dollars, such as 2.50")
-    if amount > MOST // 1_000_000:
-        raise ValueError(f"{value} dollars is more than can be counted; write {MOST // 1_000_000} or less")
-    if amount * 1_000_000 != (amount * 1_000_000).to_integral_value():
-        raise ValueError(f"{value} has more than six decimals; the smallest amount is 0.000001")
-    return int(amount * 1_000_000)
-
-
-def count(value: Json) -> int:
-    """A whole, non-negative number; ``1e6`` is one."""
-    number = _decimal(value, "a whole number")
-    if number > MOST:
-        raise ValueError(f"{value} is more than can be counted; write {MOST} or less")
-    if number != number.to_integral_value():
-        raise ValueError(f"must be a whole number, found {value!r}")
-    return int(number)
-
-
-def seconds(value: Json) -> int:
-    """Seconds as written by a person, as integer microseconds."""
-    number = _decimal(value, "a number of seconds, such as 90")
-    if number > MOST // 1_000_000:
-        raise ValueError(f"{value} seconds is more than can be counted; write {MOST // 1_000_000} or less")
-    return int(number * 1_000_000)
-
-
-def _decimal(value: Json, wanted: str) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        raise ValueError(f"must be {wanted}, found {_shown(value)}")
-    try:
-        number = Decimal(str(value))
-    except ArithmeticError as error:
-        raise ValueError(f"must be {wanted}, found {value!r}") from error
-    if not number.is_finite() or number < 0:
-        raise ValueError(f"must be {wanted}, 0 or more, found {value}")
-    return number
-
-
-_Written = Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^[0-9][0-9._eE+-]*$")]
-"""How people may write an amount, for the JSON Schema: 2.50, 1e6 or "0.10"."""
-MicroUsd = Annotated[int, BeforeValidator(microusd, json_schema_input_type=_Written)]
-Count = Annotated[int, BeforeValidator(count, json_schema_input_type=_Written)]
-Seconds = Annotated[int, BeforeValidator(seconds, json_schema_input_type=_Written)]
-Several = Annotated[int, Field(ge=1), BeforeValidator(count, json_schema_input_type=_Written)]
-Seed = Annotated[int, Field(le=2**32 - 1), BeforeValidator(count, json_schema_input_type=_Written)]
-
-
-class Budget(_Part):
+class Budget(Part):
     """Caps of one run, over all its starts. 0 sends nothing; a cap left out does not bind."""
 
     usd: MicroUsd | None = Field(None, description="Dollars; kept as integer micro-dollars")
@@ -121,7 +64,7 @@ class Budget(_Part):
         return {unit: cap for unit, cap in every.items() if cap is not None}
 
 
-class IntendedUse(_Part):
+class IntendedUse(Part):
     """What the student is for; the terms of teachers and sources are judged by it."""
 
     student_distribution: Literal["internal", "hosted", "weights_released"] = Field(
@@ -134,7 +77,7 @@ class IntendedUse(_Part):
     accepted_duties: tuple[str, ...] = Field((), description="Duties you will carry out, such as attribution or naming")
 
 
-class Source(_Part):
+class Source(Part):
     """Where seed text comes from and under which licence."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -144,7 +87,7 @@ class Source(_Part):
     notice: str | None = Field(None, description="File whose text must go along with every copy, relative to this spec")
 
 
-class Seeds(_Part):
+class Seeds(Part):
     """One seed file: Parquet, CSV or JSON Lines, one row per item."""
 
     path: str
@@ -154,7 +97,7 @@ class Seeds(_Part):
     limit: Several | None = Field(None, description="Only the first so many rows")
 
 
-class SeedFiles(_Part):
+class SeedFiles(Part):
     """The items to ask about, by what they are for."""
 
     train: Seeds
@@ -165,11 +108,11 @@ class SeedFiles(_Part):
 def usd_only(value: Json) -> Json:
     """``usd``, however it is capitalised. Refuses every other currency."""
     if not isinstance(value, str) or value.lower() != "usd":
-        raise ValueError(f"prices are in usd, found {_shown(value)}; convert them and name the rate under source")
+        raise ValueError(f"prices are in usd, found {shown(value)}; convert them and name the rate under source")
     return "usd"
 
 
-class Figures(_Part):
+class Figures(Part):
     """Dollars per million tokens of each kind; one left out costs what input costs."""
 
     input_usd_per_mtok: MicroUsd
@@ -209,7 +152,7 @@ class Price(TierPrice):
     source: str = Field(description="Where the price is written, and on which day")
 
 
-class RateLimits(_Part):
+class RateLimits(Part):
     """What a provider lets this account send; tokens are input and output together. One left out is not known."""
 
     requests_per_second: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
@@ -217,14 +160,14 @@ class RateLimits(_Part):
     tokens_per_minute: Several | None = None
 
 
-class Unbilled(_Part):
+class Unbilled(Part):
     """Failures a provider does not charge for, as far as you know; others are booked at their worst case."""
 
     statuses: tuple[Annotated[int, Field(ge=400, le=599)], ...] = Field(min_length=1)
     source: str = Field(min_length=1, description="Who says so, where, and on which day")
 
 
-class TeacherSpec(_Part):
+class TeacherSpec(Part):
     """One teacher and how to ask it."""
 
     name: str = Field(
@@ -255,6 +198,9 @@ class TeacherSpec(_Part):
     )
     unbilled: Unbilled | None = Field(None, description="HTTP statuses after which this provider charges nothing")
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    region: str | None = Field(
+        None, pattern=NAME, description="Where its servers are, such as eu, for rules on personal data (curate.pii)"
+    )
     weight: Annotated[float, Field(ge=0, le=1_000_000)] | None = Field(
         None, description="This teacher's share of the prompts; 0: only asked where another would or could not answer"
     )
@@ -271,7 +217,7 @@ class TeacherSpec(_Part):
         if limit is None:
             yield ("parameters",), "max_tokens is required: it bounds what an answer may cost"
         elif type(limit) is not int or not 1 <= limit <= 10**9:
-            yield ("parameters", "max_tokens"), f"must be a whole number of 1 or more, found {_shown(limit)}"
+            yield ("parameters", "max_tokens"), f"must be a whole number of 1 or more, found {shown(limit)}"
         if self.free and self.price is not None:
             yield ("free",), "free: true and price exclude each other; remove one"
         if self.transport == "sdk" and self.name.startswith(("embedded/", "scripted/")):
@@ -281,7 +227,7 @@ class TeacherSpec(_Part):
             yield ("key_env",), "must be the name of an environment variable, such as MY_API_KEY, never the key itself"
 
 
-class Labels(_Part):
+class Labels(Part):
     """The closed set a teacher chooses from."""
 
     names: tuple[str, ...] = Field(min_length=2)
@@ -307,12 +253,13 @@ class Labels(_Part):
                 yield place, f"label {name!r} {same}; labels are told apart by how they begin, so rename one"
 
 
-class Asking(_Part):
+class Asking(Part):
     """How many items to ask about and in which order."""
 
     limit: Several = Field(1_500, description="Items of the pool to ask about")
-    order: Literal["file", "random", "margin"] = Field(
-        "margin", description="margin: in rounds, what the student is least sure of; needs labels"
+    order: Literal["file", "random", "margin", "diverse"] = Field(
+        "margin",
+        description="margin: in rounds, what the student is least sure of; needs labels. diverse: what covers the pool",
     )
     first_round: Several = Field(400, description="Items in the first, random round; the calibration sample")
     round: Several = Field(400, description="Items in each later round")
@@ -337,7 +284,7 @@ class Asking(_Part):
         return self
 
 
-class StudentSpec(_Part):
+class StudentSpec(Part):
     """What learns from the records."""
 
     kind: Literal["bag"] = "bag"
@@ -347,7 +294,7 @@ class StudentSpec(_Part):
     seed: Seed = 1
 
 
-class Aims(_Part):
+class Aims(Part):
     """What the run hopes to reach; the report says plainly what it missed."""
 
     teacher_accuracy: float | None = None
@@ -356,7 +303,7 @@ class Aims(_Part):
     cost_ratio: float | None = Field(None, description="Teacher's processor time over the student's, at batch 64")
 
 
-class TaskSpec(_Part):
+class TaskSpec(Part):
     """A whole task. ``corpusgen schema`` prints this as JSON Schema for editors."""
 
     name: str = Field(pattern=NAME)
@@ -387,6 +334,9 @@ class TaskSpec(_Part):
     terms_files: tuple[str, ...] = Field((), description="More terms documents, relative to this spec")
     budget: Budget = Budget()
     asking: Asking = Asking()
+    curate: Curate = Field(
+        Curate(), description="What is worth asking and worth keeping; without it only exact repeats go"
+    )
     student: StudentSpec = StudentSpec()
     aims: Aims = Aims()
 
@@ -426,9 +376,11 @@ class TaskSpec(_Part):
         else:
             if self.labels is not None:
                 yield ("labels",), "labels are for kind: label; remove them, or write kind: label"
+            if self.curate.active is not None:
+                yield ("curate", "active"), "asks for labels in rounds; remove it, or write kind: label"
             if self.asking.order == "margin":
                 place: Place = ("asking", "order") if "order" in self.asking.model_fields_set else ("asking",)
-                yield place, "order: margin is for kind: label; write order: file or order: random"
+                yield place, "order: margin is for kind: label; write order: file, random or diverse"
 
         if self.answer_schema is not None and self.answer_schema_file is not None:
             yield ("answer_schema_file",), "there is answer_schema as well; remove one"
@@ -464,11 +416,15 @@ class TaskSpec(_Part):
     def identity(self) -> str:
         """sha256 of what is asked and how, without budget, price, aims and speed: the task goes on under this name."""
         # Defaults are left out, so that a field a later corpusgen adds does not begin every run anew.
-        fields = self.model_dump(mode="json", exclude={"budget", "aims", "description"}, exclude_defaults=True)
+        fields = self.model_dump(
+            mode="json", exclude={"budget", "aims", "description", "curate"}, exclude_defaults=True
+        )
         for teacher in fields["teachers"]:
             # A corrected price must not begin a new run, whose cap would be whole again.
             for name in ("in_flight", "rate", "timeout_s", "price", "free", "unbilled", "transport"):
                 teacher.pop(name, None)
+        if curate := self.curate.of_the_pool():
+            fields["curate"] = curate
         # The same question by another lane is the same task; what is left must look as if nothing had been written.
         asking = fields.pop("asking", {})
         if kept := {name: value for name, value in asking.items() if name not in ("lane", "deadline", "batch_size")}:
@@ -534,7 +490,7 @@ def _worded(found: Any, whole: type[BaseModel]) -> Iterator[tuple[Place, str]]:
     elif found["type"] == "missing":
         yield place, "this field is required"
     else:
-        yield place, f"{_wanted(found)}, found {_shown(found['input'])}"
+        yield place, f"{_wanted(found)}, found {shown(found['input'])}"
 
 
 def _wanted(found: Any) -> str:
@@ -559,17 +515,6 @@ def _wanted(found: Any) -> str:
     text = words.get(found["type"], str(found["msg"]))
     is_number = found["type"] == "string_type" and isinstance(found["input"], int | float)
     return f"{text}, in quotes" if is_number else text
-
-
-def _shown(value: Json) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    if isinstance(value, dict):
-        return "fields" if value else "no fields"
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _problem(path: Path, line: int | None, field: Place, message: str) -> Problem:
@@ -713,7 +658,7 @@ def _check(path: Path, node: yaml.Node, field: Place, lines: dict[Place, int], f
 def _check_number(path: Path, node: yaml.Node, field: Place, line: int) -> None:
     # JSON has no infinity and 64 bits for whole numbers; past that a cap would turn into no cap.
     if abs(float(str(node.value).replace("_", ""))) >= 2**63:
-        raise SpecError(_problem(path, line, field, f"{_shown(node.value)} is too large a number"))
+        raise SpecError(_problem(path, line, field, f"{shown(node.value)} is too large a number"))
 
 
 def _quoting(key: yaml.Node) -> str:
@@ -732,7 +677,7 @@ def _check_mapping(
         line = key.start_mark.line + first_line
         name = str(key.value)
         if key.tag != "tag:yaml.org,2002:str":
-            message = f"{_shown(key.value)} cannot name a field; a name is text" + _quoting(key)
+            message = f"{shown(key.value)} cannot name a field; a name is text" + _quoting(key)
             raise SpecError(_problem(path, line, field, message))
         if name in seen:
             message = f"stands twice, first on line {seen[name]}; remove one"

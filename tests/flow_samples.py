@@ -22,10 +22,10 @@ from corpusgen.budget.ledger import Cap, Ledger, balances
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus
 from corpusgen.fanout import Asker
+from corpusgen.fields import Unit
 from corpusgen.journal import Journal
 from corpusgen.prompting.prompts import Item, Prompt
 from corpusgen.records import Message, Request
-from corpusgen.spec import Unit
 from corpusgen.store.answers import Card
 from corpusgen.teachers.scripted import Rule, ScriptedAnswer, scripted
 

@@ -22,8 +22,8 @@ from corpusgen.cli.options import parse_budget
 from corpusgen.corpus import microseconds
 from corpusgen.errors import BudgetExhausted, UsageError
 from corpusgen.fanout import answers
+from corpusgen.fields import Per, seconds
 from corpusgen.journal import Journal
-from corpusgen.spec import Per, seconds
 from corpusgen.stages.verifying import verify
 
 EVENING = datetime(2026, 11, 30, 23, tzinfo=UTC)

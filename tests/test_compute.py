@@ -17,8 +17,8 @@ from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.compute import booked, worth
 from corpusgen.budget.ledger import Balance, Intent, Ledger, balances, recover_dead_owners, set_caps
 from corpusgen.errors import BudgetExhausted
+from corpusgen.fields import Unit
 from corpusgen.journal import Journal, Transaction
-from corpusgen.spec import Unit
 from corpusgen.stages.studying import worst_study_us
 
 MINUTE = 60_000_000

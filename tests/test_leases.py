@@ -23,8 +23,8 @@ from corpusgen.budget.leases import Borrower, Lease, LeaseEnded, Leases, Lender
 from corpusgen.budget.ledger import Cap, Ledger, Reservation, balances, set_caps
 from corpusgen.corpus import Corpus
 from corpusgen.errors import BudgetExhausted
+from corpusgen.fields import Unit
 from corpusgen.journal import Journal, Transaction
-from corpusgen.spec import Unit
 from corpusgen.stages.verifying import verify
 
 TEN = Amounts(microusd=100, tokens=50, requests=10)

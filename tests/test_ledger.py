@@ -18,9 +18,9 @@ from corpusgen.budget.amounts import UNITS, Amounts
 from corpusgen.budget.ledger import Balance, Cap, Check, Intent, Ledger, Reservation, accept_overrun, balances
 from corpusgen.budget.prices import Rate
 from corpusgen.errors import BudgetExhausted, NotSent, RequestRefused, TeacherTimeout
+from corpusgen.fields import Unit
 from corpusgen.journal import Journal
 from corpusgen.records import Usage
-from corpusgen.spec import Unit
 
 SCOPES = (RUN, "corpus", "teacher:t")
 IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # thousands of commits, and no disk to wait for

@@ -28,8 +28,8 @@ from corpusgen.budget.ledger import (
 )
 from corpusgen.corpus import microseconds
 from corpusgen.errors import BudgetExhausted, CorpusgenError
+from corpusgen.fields import Unit
 from corpusgen.journal import Journal, Transaction
-from corpusgen.spec import Unit
 
 WORST = Amounts(microusd=10, tokens=100, requests=1)
 

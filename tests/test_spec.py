@@ -7,8 +7,9 @@ from command import corpusgen
 from task_samples import write_label_task, write_text_task
 
 from corpusgen.errors import LocatedError, SpecError
+from corpusgen.fields import microusd
 from corpusgen.shipped import shipped
-from corpusgen.spec import MAX_BYTES, load_spec, microusd
+from corpusgen.spec import MAX_BYTES, load_spec
 
 WHOLE = "teachers:\n  - name: scripted/test"
 
@@ -223,7 +224,7 @@ def test_a_key_pasted_in_place_of_its_name_is_refused_and_not_repeated(tmp_path:
 def test_free_text_needs_an_order_that_it_can_have(tmp_path: Path) -> None:
     spec = write_text_task(tmp_path)
     spec.write_text(spec.read_text("utf-8").replace(", order: file", ""), "utf-8")
-    assert "asking: order: margin is for kind: label; write order: file or order: random" in complaints(spec)[0]
+    assert "asking: order: margin is for kind: label; write order: file, random or diverse" in complaints(spec)[0]
 
 
 # --- the whole way: nothing spent, nothing half-written -------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from corpusgen.spec import Per, Unit
+from corpusgen.fields import Per, Unit
 
 UNITS: tuple[Unit, ...] = ("microusd", "tokens", "requests", "compute_us")
 """What a call uses."""

@@ -14,8 +14,8 @@ from typing import Protocol
 from corpusgen.budget.amounts import DAY_US, UNITS, Amounts
 from corpusgen.budget.ledger import POLL_S, Intent, MustWait, Reservation, end_leases, latest_us, note_call, promise
 from corpusgen.errors import BudgetExhausted, CorpusgenError
+from corpusgen.fields import Unit
 from corpusgen.journal import Journal, Transaction
-from corpusgen.spec import Unit
 
 
 class LeaseEnded(CorpusgenError):

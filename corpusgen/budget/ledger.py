@@ -20,8 +20,8 @@ import apsw
 
 from corpusgen.budget.amounts import CAPPED, DAY_US, NOTHING, UNITS, Amounts, in_period, period_of, shown, unit_name
 from corpusgen.errors import BudgetExhausted, CorpusgenError, InvalidAnswer, NotSent, TeacherError, UsageOverrun
+from corpusgen.fields import Per, Unit
 from corpusgen.journal import About, Journal, Operation, Transaction, marks, owner_alive, portions
-from corpusgen.spec import Per, Unit
 
 _LOOKUP = 400
 MOST_UNREADABLE = 2**20

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from corpusgen.budget.rate import STANDARD, PerMtok, Rate, Tier, rate_from, tier_name
 from corpusgen.errors import Problem, SpecError
+from corpusgen.fields import MicroUsd
 from corpusgen.shipped import shipped
-from corpusgen.spec import Figures, MicroUsd, Price, TierPrice, problems, read_yaml
+from corpusgen.spec import Figures, Price, TierPrice, problems, read_yaml
 
 
 class HostedPrice(Price):

@@ -13,7 +13,7 @@ from corpusgen.cli.options import corpus_option, counted, emit, existing, is_the
 from corpusgen.errors import UsageError
 
 if TYPE_CHECKING:
-    from corpusgen.spec import Per
+    from corpusgen.fields import Per
 
 
 @click.group()

@@ -108,7 +108,7 @@ def _limit(per_s: float | None, burst: int | None) -> RateLimit | None:
 
 
 def _price(option: str, text: str) -> int:
-    from corpusgen.spec import microusd
+    from corpusgen.fields import microusd
 
     try:
         return microusd(text)

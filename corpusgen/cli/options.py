@@ -15,7 +15,7 @@ from corpusgen.errors import UsageError
 
 if TYPE_CHECKING:
     from corpusgen.corpus import Corpus
-    from corpusgen.spec import Unit
+    from corpusgen.fields import Unit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,7 +45,7 @@ def parse_budget(text: str | None) -> Mapping[Unit, int]:
 
 def parse_caps(text: str, told: str, *, none: bool = False) -> dict[Unit, int | None]:
     """Caps by unit; with ``none`` that word may stand for no cap. ``told`` is what messages begin with."""
-    from corpusgen.spec import count, microusd, seconds
+    from corpusgen.fields import count, microusd, seconds
 
     readers: dict[str, tuple[Unit, Callable[[Any], int]]] = {
         "usd": ("microusd", microusd),

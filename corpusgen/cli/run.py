@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from corpusgen.corpus import Corpus
+    from corpusgen.fields import Unit
     from corpusgen.records import Json
-    from corpusgen.spec import Unit
     from corpusgen.stages.opening import Run
     from corpusgen.stages.planning import Plan, TeacherPlan
     from corpusgen.stages.task import Task

@@ -9,8 +9,8 @@ from corpusgen.budget.amounts import in_period, period_of, shown, unit_name
 from corpusgen.budget.ledger import Cap, ClockReset, balances, remove_caps, reset_clock, set_caps
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import UsageError
+from corpusgen.fields import Per, Unit
 from corpusgen.journal import Transaction
-from corpusgen.spec import Per, Unit
 
 KINDS = ("corpus", "teacher:NAME", "user:NAME", "run:ID")
 

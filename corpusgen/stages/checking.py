@@ -10,9 +10,10 @@ from typing import Final
 from corpusgen.budget.prices import Rate, rate_of
 from corpusgen.corpus import Corpus, utc_now
 from corpusgen.errors import PriceUnknown, UnsupportedParameter, UsageError
+from corpusgen.fields import Unit
 from corpusgen.provenance.policy import explain
 from corpusgen.records import Json
-from corpusgen.spec import TeacherSpec, Unit
+from corpusgen.spec import TeacherSpec
 from corpusgen.stages.opening import judge, refusal
 from corpusgen.stages.probing import UNPRICED, Probe, Prober
 from corpusgen.stages.task import Task, connect, price_of

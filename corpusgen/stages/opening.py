@@ -19,12 +19,12 @@ from corpusgen.corpus import Corpus
 from corpusgen.elsewhere import Elsewhere
 from corpusgen.errors import PolicyRefused, UsageError
 from corpusgen.fanout import Asker
+from corpusgen.fields import Unit
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Requester
 from corpusgen.provenance.policy import Decision, IntendedUse, Role, SourceUse, decide, explain, suggest_allowed
 from corpusgen.provenance.terms import TeacherRoute
 from corpusgen.records import canonical_json
-from corpusgen.spec import Unit
 from corpusgen.stages.lanes import Lane, lane_of
 from corpusgen.stages.task import Task, connect, followers, price_of, request_for, requester, role_of
 from corpusgen.store.answers import Card, store_card

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from corpusgen.budget.amounts import CAPPED
 from corpusgen.budget.ledger import Balance, balances
-from corpusgen.spec import Unit
+from corpusgen.fields import Unit
 from corpusgen.stages.asking import Asked
 from corpusgen.stages.evaluating import Evaluated
 from corpusgen.stages.opening import Run

@@ -13,10 +13,11 @@ from corpusgen.budget.prices import Rate
 from corpusgen.budget.rate import BATCH
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.curation.active import first_round
+from corpusgen.fields import Unit
 from corpusgen.prompting.prompts import Item, Prompt, prompts
 from corpusgen.provenance.policy import Decision
 from corpusgen.records import Json, Request, Split, TeacherRole
-from corpusgen.spec import RateLimits, Unit
+from corpusgen.spec import RateLimits
 from corpusgen.stages.asking import unique_pool
 from corpusgen.stages.estimating import Estimate, Estimator, PerRequest, Slowest, learned_of
 from corpusgen.stages.lanes import batch_service, in_batches

@@ -13,7 +13,7 @@ from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.compute import booked
 from corpusgen.budget.ledger import Intent, Ledger, replace_caps
 from corpusgen.corpus import Corpus
-from corpusgen.spec import Unit
+from corpusgen.fields import Unit
 from corpusgen.stages.opening import caps_of
 from corpusgen.stages.task import Task
 

@@ -18,10 +18,10 @@ from corpusgen.distill.selection import LossKind, Selection, choose_settings, wa
 from corpusgen.distill.students.bag import BagStudent, TextSpace, design, fit, settings_json
 from corpusgen.errors import UsageError
 from corpusgen.evaluate.calibration import Calibration
+from corpusgen.fields import Unit
 from corpusgen.journal import Transaction
 from corpusgen.provenance.policy import Decision
 from corpusgen.records import Json, digest
-from corpusgen.spec import Unit
 from corpusgen.stages.asking import unique_pool
 from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.opening import judge, refusal

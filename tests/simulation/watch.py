@@ -11,9 +11,9 @@ from flow_samples import violations
 
 from corpusgen.budget.amounts import UNITS
 from corpusgen.corpus import Corpus
+from corpusgen.fields import Unit
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Record, Request
-from corpusgen.spec import Unit
 from corpusgen.stages.verifying import verify
 from simulation.provider import UNCOUNTED, Provider, Sent, truth_of
 

@@ -22,10 +22,10 @@ from corpusgen.budget.ledger import Cap, Ledger, accept_overrun, balances
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import BudgetExhausted, Interrupted, TeacherError
 from corpusgen.fanout import Asker, answers
+from corpusgen.fields import Per
 from corpusgen.journal import Journal, Transaction
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Request
-from corpusgen.spec import Per
 from corpusgen.stages.committing import commit_records
 from corpusgen.store.answers import Card, store_card
 from corpusgen.store.manifest import read_manifest
