@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -19,9 +19,11 @@ from corpusgen.records import (
     Reply,
     Request,
     TokenLogprobs,
+    Usage,
     Verdict,
     canonical_json,
 )
+from corpusgen.screen import tagged
 from corpusgen.store.answers import Answer, Card, Kept, RecordRow, Stored
 from corpusgen.teachers.labels import LabelReading, read_label
 from corpusgen.teachers.structured import fault_of
@@ -42,6 +44,8 @@ class RunFacts:
     first_tokens: tuple[bytes, ...] | None
     licences: Mapping[str, str] = field(default_factory=dict)
     """What ``licence_expression`` is for answers of teachers named here, where there are several."""
+    personal: Literal["tag", "mask"] | None = None
+    """Whether records name the personal data in them, or have placeholders for it; None: nobody looks."""
 
     def to_json(self) -> str:
         """The facts as the run's row keeps them."""
@@ -81,6 +85,11 @@ def read_labels(facts: RunFacts, completion: Completion) -> LabelReading | None:
     return None if facts.label_names is None else read_label(facts.label_names, facts.first_tokens, completion)
 
 
+def completions_of(teacher: Teacher, request: Request, reply: Reply) -> tuple[Completion, ...]:
+    """The answers in a reply: one, unless the request asks for several. Raises InvalidAnswer."""
+    return teacher.read_choices(request, reply) if "n" in request.parameters else (teacher.read(request, reply),)
+
+
 def record_of_stored(facts: RunFacts, card: Card, stored: Stored, teacher: Teacher) -> Record:
     """The record of a row in the journal."""
     return record_of_kept(facts, card, stored, request_of(stored.request), teacher)
@@ -88,8 +97,30 @@ def record_of_stored(facts: RunFacts, card: Card, stored: Stored, teacher: Teach
 
 def record_of_kept(facts: RunFacts, card: Card, kept: Kept, request: Request, teacher: Teacher) -> Record:
     """The record of a row in the journal whose request is known."""
-    completion = teacher.read(request, reply_of(kept.answer))
+    at = kept.row.item.get("choice")
+    reply = reply_of(kept.answer)
+    completion = teacher.read(request, reply) if at is None else _choice(teacher.read_choices(request, reply), at)
     return record_of(facts, card, kept.row, kept.answer, request, completion, read_labels(facts, completion))
+
+
+def _choice(read: tuple[Completion, ...], index: int) -> Completion:
+    return next(one for one in read if one.choice_index == index)
+
+
+def part_of(amount: int, at: int, among: int) -> int:
+    """What falls to one of several that share an amount evenly; the first ones take what is left over."""
+    return (amount + among - 1 - at) // among
+
+
+def _part_of_usage(usage: Usage, at: int, among: int) -> Usage:
+    thought = usage.reasoning_tokens
+    return replace(
+        usage,
+        input_tokens=part_of(usage.input_tokens, at, among),
+        output_tokens=part_of(usage.output_tokens, at, among),
+        cached_input_tokens=part_of(usage.cached_input_tokens, at, among),
+        reasoning_tokens=None if thought is None else part_of(thought, at, among),
+    )
 
 
 def record_of(
@@ -103,14 +134,17 @@ def record_of(
 ) -> Record:
     """The record of an answer."""
     key = row.request_key.hex()
-    cost = answer.cost_microusd + row.item.get("first_cost_microusd", 0)
-    return _made(
+    usage, cost, share = answer.usage, answer.cost_microusd, row.item.get("share")
+    if share is not None:
+        usage, cost = _part_of_usage(usage, *share), part_of(cost, *share)
+    cost += row.item.get("first_cost_microusd", 0)
+    record = _made(
         record_id=row.record_id,
         task=facts.task,
         dataset_split=row.split,
         kind=facts.kind,
         sample_index=row.item["sample_index"],
-        parent_ids=(),
+        parent_ids=(row.item_id,) if facts.kind == "judgement" else (),
         input=row.item["input"],
         messages=request.messages[: row.item.get("turns")],
         response=completion.text,
@@ -123,10 +157,10 @@ def record_of(
         label_logprobs=_known(reading.logprobs) if reading else None,
         **_tokens(completion.logprobs),
         tool_calls=completion.tool_calls,
-        input_tokens=answer.usage.input_tokens,
-        cached_input_tokens=answer.usage.cached_input_tokens,
-        output_tokens=answer.usage.output_tokens,
-        reasoning_tokens=answer.usage.reasoning_tokens,
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
         cost_microusd=0 if row.from_cache else cost,
         origin_cost_microusd=cost if row.from_cache else None,
         price_version=answer.price_version,
@@ -155,6 +189,7 @@ def record_of(
         structured=completion.structured,
         teacher_role=row.item.get("role", "primary"),
     )
+    return record if facts.personal is None else tagged(record, mask=facts.personal == "mask")
 
 
 def _keys(row: RecordRow, key: str) -> tuple[str, ...]:

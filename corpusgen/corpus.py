@@ -47,6 +47,8 @@ class Corpus:
     """Requests under way in this process, so that the same one is sent once."""
     unanswered: set[bytes] = field(default_factory=set)
     """Requests that had no answer when somebody looked, shortly before they are asked."""
+    fresh: object = None
+    """Records of this process that are in no shard yet (``store.fresh``)."""
 
     @classmethod
     def open(

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from corpusgen.fields import Misplaced, Part, Seed, Several
+from corpusgen.fields import Misplaced, Part, Place, Seed, Several
+from corpusgen.teacher_fields import TeacherSpec
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Action = Literal["block", "mask", "allow"]
@@ -28,6 +29,9 @@ class EvalFile(Part):
 
     path: str
     columns: tuple[str, ...] = Field((), description="Columns with the items' text; without it, every column of text")
+    separated: Literal["line", "blank"] = Field(
+        "line", description="Where an item of a text file ends: with its line, or at the next blank line"
+    )
 
 
 class Decontaminate(Part):
@@ -36,6 +40,7 @@ class Decontaminate(Part):
     files: tuple[EvalFile, ...] = Field((), description="Eval sets; validation and gold of the task always count")
     report: Share = Field(0.2, description="Share of an eval item's word 8-grams from which a text is reported")
     drop: Share = Field(0.3, description="Share from which it is dropped")
+    ngram: Annotated[int, Field(ge=3, le=50)] = Field(8, description="Words in a row that are compared")
     prompts: bool = Field(True, description="Check the pool before anything is spent")
     answers: bool = Field(True, description="Check prompts and answers when a dataset is selected")
 
@@ -81,7 +86,9 @@ class Diverse(Part):
     quotas: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {}, description="For values of strata: a share below 1, or a number of items"
     )
-    outliers: Share = Field(0.0, description="Share of the pool, farthest from everything else, that is not chosen")
+    outliers: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0, description="Share of the pool, farthest from everything else, that is not chosen"
+    )
     seed: Seed = 1
 
     @model_validator(mode="after")
@@ -98,13 +105,61 @@ class Semantic(Part):
     flag: Annotated[float, Field(gt=0, le=1)] = Field(0.85, description="Least cosine similarity that is reported")
 
 
+class Stop(Part):
+    """When asking in rounds ends before the labels at most are reached."""
+
+    below: Share = Field(
+        0.002, description="Agreement with the teacher that the next round must be expected to gain, as a share"
+    )
+    patience: Annotated[int, Field(ge=1, le=100)] = Field(
+        2, description="So many rounds in a row must be expected to gain less before it ends"
+    )
+
+
 class Active(Part):
     """Asking in rounds: what the student is least sure of and has seen least of, until more would not help."""
 
     first: Several = Field(400, description="Labels of the first, random round; the calibration sample")
     round: Several = Field(275, description="Labels of each later round")
     most: Several = Field(1_500, description="Labels at most")
+    by: tuple[Literal["uncertainty", "diversity"], ...] = Field(
+        ("uncertainty", "diversity"),
+        min_length=1,
+        description="What a round is chosen by: where the student wavers, what is unlike the rest, or both",
+    )
+    spread: Annotated[float, Field(ge=1, le=100)] = Field(
+        4.0, description="With both: diversity chooses among so many times a round's labels of least certain items"
+    )
+    stop: Stop | None = Field(Stop(), description="null: ask until the labels at most are reached")
     seed: Seed = 1
+
+    @model_validator(mode="after")
+    def _grounds(self) -> Active:
+        if len(set(self.by)) < len(self.by):
+            raise Misplaced((("by",), "names the same ground twice; remove one"))
+        return self
+
+
+class Judge(Part):
+    """A teacher that scores the answers of the others; they are stored, and quality: {judge: ...} drops by them."""
+
+    teacher: TeacherSpec = Field(description="Who scores, written as one of teachers")
+    prompt: str = Field(
+        description="Prompt file, relative to this spec; its inputs are response and any of question, prompt, min, max"
+    )
+    min: float = Field(1.0, description="Lowest score of the scale")
+    max: float = Field(5.0, description="Highest score of the scale")
+
+    @model_validator(mode="after")
+    def _scaled(self) -> Judge:
+        mistakes: list[tuple[Place, str]] = []
+        if self.min >= self.max:
+            mistakes.append((("max",), f"is {self.max:g} and min is {self.min:g}; write the higher one as max"))
+        if self.teacher.weight is not None:
+            mistakes.append((("teacher", "weight"), "is a share among several teachers; remove it"))
+        if mistakes:
+            raise Misplaced(*mistakes)
+        return self
 
 
 class Curate(Part):
@@ -115,24 +170,23 @@ class Curate(Part):
     pii: Personal | None = None
     injection: Remark | None = None
     moderation: Remark | None = None
-    prompts: dict[str, dict[str, Any]] = Field({}, description="Quality filters for the pool, by name")
-    quality: dict[str, dict[str, Any]] = Field({}, description="Quality filters for answers, by name")
+    quality: dict[str, Any] = Field(
+        {},
+        description="Quality filters by name, each with its settings; for answers, and for prompts where sides says so",
+    )
+    judge: Judge | None = None
     diverse: Diverse | None = None
     semantic: Semantic | None = None
     active: Active | None = None
 
-    def of_the_pool(self) -> dict[str, Any]:
-        """What decides which questions are asked; the rest is a matter of selecting, and begins no new run."""
-        fields = self.model_dump(mode="json", exclude_defaults=True, exclude={"quality", "semantic"})
-        for name in _BOTH_SIDES & fields.keys():
-            fields[name].pop("answers", None)
-        if "pii" in fields:
-            fields["pii"].pop("stored", None)
-        return {name: value for name, value in fields.items() if not (name in _BOTH_SIDES and _asks_nothing(value))}
+    @property
+    def checks_the_pool(self) -> bool:
+        """Whether something but exact repeats may be dropped, or remarked on, before it is asked about."""
+        sides = (self.near, self.decontaminate, self.injection, self.moderation)
+        asked = any(part is not None and part.prompts for part in sides)
+        return asked or self.pii is not None or any(map(_looks_at_prompts, self.quality.values()))
 
 
-_BOTH_SIDES = {"near", "decontaminate", "injection", "moderation"}
-
-
-def _asks_nothing(part: dict[str, Any]) -> bool:
-    return part.get("prompts") is False
+def _looks_at_prompts(settings: Any) -> bool:
+    each = settings if isinstance(settings, list) else [settings]
+    return any(isinstance(one, dict) and "prompt" in (one.get("sides") or ()) for one in each)

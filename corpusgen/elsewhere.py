@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from corpusgen.assemble import reply_of
+from corpusgen.assemble import completions_of, reply_of
 from corpusgen.errors import InvalidAnswer
 from corpusgen.journal import Journal, Transaction
 from corpusgen.records import Request
@@ -49,7 +49,7 @@ class Elsewhere:
         if shared.card.identity != self.teacher.card.identity or not self.usable(shared.card):
             return False
         try:
-            self.teacher.read(request, reply_of(shared.answer))
+            completions_of(self.teacher, request, reply_of(shared.answer))
         except InvalidAnswer:
             return False
         return True

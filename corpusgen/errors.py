@@ -5,6 +5,7 @@ CorpusgenError                    exit 1
 │   ├── SpecError                          the task spec, all its problems at once
 │   ├── PromptError                        a prompt file or its template
 │   ├── SeedError                          a seed file that cannot be read
+│   ├── EvalFileError                      an eval file that cannot be read
 │   ├── UnknownTeacher                     no teacher of that name, or it is not installed
 │   ├── UnsupportedParameter               the spec asks a teacher for what it cannot do
 │   └── PriceUnknown                       money cannot be bounded, so nothing is sent
@@ -22,7 +23,9 @@ CorpusgenError                    exit 1
     ├── NotSent                            refused connection: nothing was asked, nothing is owed
     ├── RateLimited                        HTTP 429 and 529: try later
     ├── RequestRefused                     the teacher will not answer this request, ever
+    ├── Withheld                           the request holds a secret; it was not sent
     ├── UsageOverrun                       it billed more than its bound; booked in full, asked no more
+    ├── AnswersMissing                     of the answers to one call, fewer came than were asked for
     └── OutcomeUnknown                     it may have been answered and billed
         ├── TeacherTimeout                 no answer in time
         ├── TeacherFault                   5xx, a cut connection
@@ -80,6 +83,10 @@ class PromptError(LocatedError):
 
 class SeedError(LocatedError):
     """A seed file is missing, unreadable or lacks a column."""
+
+
+class EvalFileError(LocatedError):
+    """A file of eval items is missing, unreadable, empty or lacks a column."""
 
 
 class UnknownTeacher(UsageError):
@@ -194,8 +201,20 @@ class RequestRefused(TeacherError):
     billable = False
 
 
+class Withheld(TeacherError):
+    """The request holds something that must not leave, such as a key; nothing was sent and nothing is owed."""
+
+    billable = False
+
+
 class UsageOverrun(TeacherError):
     """The answer's usage is above the worst case that was reserved."""
+
+
+class AnswersMissing(TeacherError):
+    """One call gave fewer answers than it asked for, and so did one more."""
+
+    billable = False
 
 
 class OutcomeUnknown(TeacherError):

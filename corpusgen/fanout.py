@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -20,13 +20,14 @@ from typing import Any, Literal
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_exponential_jitter
 
-from corpusgen.assemble import RunFacts, read_labels, record_of, record_of_kept, reply_of, request_of
+from corpusgen.assemble import RunFacts, part_of, read_labels, record_of, record_of_kept, reply_of, request_of
 from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import Intent, Ledger, Reservation, balances, claim_on, unheard_of
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.elsewhere import Elsewhere
 from corpusgen.errors import (
+    AnswersMissing,
     CorpusgenError,
     Interrupted,
     InvalidAnswer,
@@ -34,11 +35,14 @@ from corpusgen.errors import (
     RequestRefused,
     TeacherError,
     UsageOverrun,
+    Withheld,
 )
+from corpusgen.frozen import quickly_made
 from corpusgen.garbage import seldom_collected
 from corpusgen.journal import Transaction
-from corpusgen.prompting.prompts import Prompt, Requester
+from corpusgen.prompting.prompts import Prompt, Requester, asking_for, part_of_prompt
 from corpusgen.records import Completion, Record, Reply, Request, TeacherRole
+from corpusgen.screen import withheld
 from corpusgen.standing import DOUBTFUL_STATUS, FAILURES_IN_A_ROW, Standing, hopeless, is_another_model
 from corpusgen.store.answers import (
     Answer,
@@ -56,6 +60,7 @@ from corpusgen.store.answers import (
 from corpusgen.teachers.labels import LabelReading
 from corpusgen.teachers.pacing import Pacer
 from corpusgen.teachers.rates import Ticket
+from corpusgen.teachers.reading import most_output
 from corpusgen.teachers.structured import repair_of
 from corpusgen.teachers.teacher import Teacher
 
@@ -163,6 +168,8 @@ class Asker:
     standing: Standing = field(default_factory=Standing)
     request_for: Requester | None = None
     """How this teacher is asked about an item that another was asked about first."""
+    blocked: frozenset[str] = frozenset()
+    """Kinds of personal data that are never sent; secrets are not, whatever stands here."""
     at_once: asyncio.Semaphore | None = None
     """Its calls under way, where several teachers share the workers."""
 
@@ -263,20 +270,27 @@ class _Stream:
 
     async def _look_up(self) -> AsyncGenerator[tuple[Prompt, Kept | None]]:
         while chunk := list(islice(self.prompts, LOOK_AHEAD)):
-            names = [prompt.record_id for prompt in chunk]
+            names = [name for prompt in chunk for name in prompt.record_ids]
             runs = runs_of_records(self.asker.corpus.journal.reader, names)
             own = self.asker.facts.run_id
             await _note_reuses(self.asker, [name for name in names if runs.get(name, own) != own])
             await self._note_unanswered(
-                [prompt.request for prompt, name in zip(chunk, names, strict=True) if name not in runs]
+                [one.request for one in chunk if not all(map(runs.__contains__, one.record_ids))]
             )
             known = self._kept(list(runs))
-            for prompt, name in zip(chunk, names, strict=True):
-                if name not in runs or name in known:
-                    yield prompt, known.get(name)
-                else:
-                    self.asker.counts.known += 1
-                    self.asker.counts.done += 1
+            for prompt in chunk:
+                there = [at for at, name in enumerate(prompt.record_ids) if name in runs]
+                for at in there:
+                    await self._taken_back(prompt, at)
+                    if (kept := known.get(prompt.record_ids[at])) is not None:
+                        yield prompt, kept
+                    else:
+                        self.asker.counts.known += 1
+                        self.asker.counts.done += 1
+                if not there:
+                    yield prompt, None
+                elif len(there) < len(prompt.record_ids):
+                    yield replace(prompt, known=frozenset(there)), None
 
     def _kept(self, names: list[str]) -> Mapping[str, Kept]:
         return kept_records(self.asker.corpus.journal.reader, names) if names and self.asker.wants_known else {}
@@ -303,16 +317,37 @@ class _Stream:
         return record_of_kept(facts, card, kept, request, asker.seat(request).teacher)
 
     async def _answer(self, prompt: Prompt) -> None:
+        if prompt.count > 1:
+            await self._answer_several(prompt)
+            return
         try:
             record = await _answer(self.asker, prompt)
         except TeacherError as error:
             await self._call_failed(prompt, error)
         else:
-            self.asker.counts.failures_in_a_row = 0
-            if (place := _place(prompt)) in self.dropped:
-                self.dropped.discard(place)
-                await _undrop(self.asker, place)
-            await self._deliver(record)
+            await self._answered(prompt, 0, record)
+
+    async def _answer_several(self, prompt: Prompt) -> None:
+        """Answer a prompt that asks for several answers in one call; what fails is only what has none."""
+        several = _Several(asker=self.asker, prompt=prompt, made=self._answered)
+        if self.asker.panel:
+            await _several_of_panel(self.asker, several)
+        else:
+            await several.run()
+        for failure in dict.fromkeys(several.failed.values()):
+            await self._call_failed(prompt, failure, [at for at, why in several.failed.items() if why is failure])
+
+    async def _taken_back(self, prompt: Prompt, at: int) -> None:
+        """What has a record is not listed as dropped, whatever befell it at an earlier start."""
+        if self.dropped and (place := _place(prompt, at)) in self.dropped:
+            self.dropped.discard(place)
+            await _undrop(self.asker, place)
+
+    async def _answered(self, prompt: Prompt, at: int, record: Record) -> None:
+        """Hand over the record of a prompt, or of the so-manieth of its answers."""
+        self.asker.counts.failures_in_a_row = 0
+        await self._taken_back(prompt, at)
+        await self._deliver(record)
 
     async def _deliver(self, record: Record) -> None:
         self.asker.counts.done += 1
@@ -322,18 +357,19 @@ class _Stream:
         else:
             self.out.put_nowait(record)
 
-    async def _call_failed(self, prompt: Prompt, error: TeacherError) -> None:
+    async def _call_failed(self, prompt: Prompt, error: TeacherError, places: Sequence[int] = (0,)) -> None:
         counts = self.asker.counts
-        counts.failures_in_a_row += hopeless(error) or not isinstance(error, RequestRefused)
+        counts.failures_in_a_row += hopeless(error) or not isinstance(error, RequestRefused | AnswersMissing | Withheld)
         counts.refused_at_first += isinstance(error, RequestRefused)
         over = _for_all(self.asker, error) and not somebody_left(self.asker, prompt)
-        if self.asker.on_failure == "raise" or over:
+        if (self.asker.on_failure == "raise" and not isinstance(error, Withheld)) or over:
             self._fail(error)
         elif counts.failures_in_a_row >= FAILURES_IN_A_ROW:
             self._fail(_given_up(self.asker.seat(prompt.request), counts.failures_in_a_row, error))
         elif not counts.done and counts.refused_at_first >= REFUSALS_AT_FIRST:
             self._fail(_given_up(self.asker.seat(prompt.request), counts.refused_at_first, error))
-        await note_drop(self.asker, prompt, error)
+        for at in places:
+            await note_drop(self.asker, prompt, error, at)
 
     def _fail(self, error: Exception) -> None:
         self.error = self.error or error
@@ -354,6 +390,7 @@ class _Stream:
 # --- one prompt ------------------------------------------------------------------------------------------------------
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class _Got:
     """An answer, new or known."""
@@ -364,10 +401,20 @@ class _Got:
     reading: LabelReading | None
     used: Amounts | None
     """What it cost now; None for an answer that was known."""
+    choices: tuple[Completion, ...] = ()
+    """Every answer that can be read, where several were asked for; ``completion`` is one of them."""
+    share: tuple[int, int] | None = None
+    """Where several were asked for: which part of how many of the call's cost this one bears."""
+
+    @property
+    def cost_microusd(self) -> int:
+        """What it costs, of the answers of one call its own part."""
+        cost = self.answer.cost_microusd
+        return cost if self.share is None else part_of(cost, *self.share)
 
 
-Finish = Callable[[_Got], RecordRow | None]
-"""The record an answer completes, or None while the item needs another answer."""
+Finish = Callable[[_Got], tuple[RecordRow, ...]]
+"""The records an answer completes; none while the item needs another answer."""
 
 
 async def _answer(asker: Asker, prompt: Prompt) -> Record:
@@ -423,29 +470,39 @@ async def _answer_of(
     """
     again: Request | None = None
 
-    def unless_lacking(got: _Got) -> RecordRow | None:
+    def unless_lacking(got: _Got) -> tuple[RecordRow, ...]:
         nonlocal again
         again = None if got.request is not request else second_request(asker, request, got.completion, got.reading)
         if again is not None or (refused(got.completion) and not last):
-            return None
-        return _row(asker, prompt, request, earlier, got)
+            return ()
+        return (_row(asker, prompt, request, earlier, got),)
 
-    got, row = await _obtain(asker, prompt, request, unless_lacking)
-    if row is None and again is not None and asker.standing.out is None:
+    got, rows = await _obtain(asker, prompt, request, unless_lacking)
+    if not rows and again is not None and asker.standing.out is None:
         earlier.append(got)
         if asker.elsewhere is not None:
             await asker.elsewhere.adopt({again.key: again})
-        got, row = await _obtain(asker, prompt, again, unless_lacking)
-    if row is None and last:  # no more is asked of it meanwhile: what it said is all there is
-        got, row = await _obtain(asker, prompt, request, lambda got: _row(asker, prompt, request, earlier, got))
-    if row is None:
+        got, rows = await _obtain(asker, prompt, again, unless_lacking)
+    if not rows and last:  # no more is asked of it meanwhile: what it said is all there is
+        got, rows = await _obtain(asker, prompt, request, lambda got: (_row(asker, prompt, request, earlier, got),))
+    if not rows:
         earlier.append(got)
         return None
+    return await _record(asker, prompt, got, rows[0])
+
+
+async def _record(asker: Asker, prompt: Prompt, got: _Got, row: RecordRow, at: int = 0) -> Record:
+    """The record of an answer, what is wrong with it noted."""
     card = _card_of(asker, got.answer.card_id)
     record = record_of(asker.facts, card, row, got.answer, got.request, got.completion, got.reading)
     for verdict in record.verdicts:
         if not verdict.kept:
-            await _note(asker, prompt, f"{verdict.check}:{prompt.item.split}", "does not fit", verdict.reason or "")
+            await _note(asker, prompt, _stage(verdict.check, prompt, at), "does not fit", verdict.reason or "")
+    # Of a schema and of several answers more goes into the record than is certain to be the same when it is read again.
+    if got.request.schema is None and got.share is None:
+        from corpusgen.store.fresh import fresh_of  # with Arrow, which an answered run needs nothing of
+
+        fresh_of(asker.corpus).add(row, record, asker.facts)
     return record
 
 
@@ -478,14 +535,16 @@ def wider_request(asker: Asker, request: Request) -> Request | None:
     return replace(request, parameters={**request.parameters, "top_logprobs": min(most, asked * WIDER)})
 
 
-def _row(asker: Asker, prompt: Prompt, request: Request, earlier: list[_Got], got: _Got) -> RecordRow:
+def _row(asker: Asker, prompt: Prompt, request: Request, earlier: Sequence[_Got], got: _Got, at: int = 0) -> RecordRow:
     item: dict[str, Any] = {
         "input": prompt.item.input,
         "source_ids": list(prompt.item.source_ids),
-        "sample_index": prompt.request.sample_index,
+        "sample_index": prompt.request.sample_index + at,
     }
+    if got.share is not None:
+        item |= {"choice": got.completion.choice_index, "share": got.share}
     if earlier:
-        paid = [0 if _of_another_run(asker, one) else one.answer.cost_microusd for one in earlier]
+        paid = [0 if _of_another_run(asker, one) else one.cost_microusd for one in earlier]
         item["first_cost_microusd"] = sum(paid)
     if len(earlier) > 1:
         item["between"] = [one.request.key.hex() for one in earlier[1:]]
@@ -494,11 +553,11 @@ def _row(asker: Asker, prompt: Prompt, request: Request, earlier: list[_Got], go
     if asker.role != "primary":
         item["role"] = asker.role
     return RecordRow(
-        record_id=prompt.record_id,
+        record_id=prompt.record_ids[at],
         run_id=asker.facts.run_id,
         dataset=asker.facts.task,
         split=prompt.item.split,
-        ordinal=prompt.ordinal,
+        ordinal=prompt.ordinal + at,
         item_id=prompt.item.item_id,
         request_key=got.request.key,
         first_key=earlier[0].request.key if earlier else got.request.key,
@@ -516,17 +575,175 @@ def _of_another_run(asker: Asker, got: _Got) -> bool:
     return bool(rows) and rows[0][0] != asker.facts.run_id  # another corpus's answer has no call here
 
 
+# --- several answers to a call ---------------------------------------------------------------------------------------
+
+
+Made = Callable[[Prompt, int, Record], Awaitable[None]]
+"""Told of the record that the so-manieth answer of a prompt has become."""
+
+
+@dataclass(kw_only=True)
+class _Several:
+    """A prompt that asks for several answers in one call, each of which becomes a record of its own."""
+
+    asker: Asker
+    prompt: Prompt
+    made: Made
+    last: bool = True
+    """Whether nobody else is asked for what this teacher refuses."""
+    failed: dict[int, TeacherError] = field(default_factory=dict)
+    """Why there is no record of an answer, by its number."""
+    refused: dict[int, list[_Got]] = field(default_factory=dict)
+    """What was said where somebody else is to be asked, by its number."""
+    left: set[int] = field(init=False)
+    """The numbers of the answers that are neither records nor given up."""
+
+    def __post_init__(self) -> None:
+        self.left = set(range(self.prompt.count)) - self.prompt.known
+
+    async def run(self) -> None:
+        """Ask for all of them in one call, and in one more for those that did not come."""
+        try:
+            await self._ask_for_all()
+        except TeacherError as error:
+            _failed(self.asker, error)
+            self.fail(error)
+        else:
+            self.asker.standing.answered()
+
+    def fail(self, error: TeacherError) -> None:
+        """Give up what is left, for this reason."""
+        self.failed |= dict.fromkeys(sorted(self.left), error)
+        self.left.clear()
+
+    async def _ask_for_all(self) -> None:
+        asker, request, count = self.asker, self.prompt.request, self.prompt.count
+        missing = await self._ask(request, range(count))
+        if self.left.intersection(missing):
+            further = asking_for(request, len(missing), request.sample_index + missing[0])
+            if asker.elsewhere is not None:
+                await asker.elsewhere.adopt({further.key: further})
+            self._give_up(missing, await self._ask(further, missing))
+
+    def _give_up(self, asked: Sequence[int], missing: Sequence[int]) -> None:
+        lost = self.left.intersection(missing)
+        if not lost:
+            return
+        came, count, name = self.prompt.count - len(asked), self.prompt.count, self.asker.teacher.card.name
+        error = AnswersMissing(
+            f"{name} gave {came} of {count} answers to one call, and {len(asked) - len(missing)} of the {len(asked)}"
+            " others when asked once more; asking.samples_per_call: 1 asks for each by itself, as another run"
+        )
+        self.failed |= dict.fromkeys(sorted(lost), error)
+        self.left -= lost
+
+    async def _ask(self, request: Request, places: Sequence[int]) -> list[int]:
+        """Have the answers to one call become records; gives back which of these places it gave none for."""
+
+        def whole(got: _Got) -> tuple[RecordRow, ...]:
+            placed = self._placed(got, places)
+            return tuple(self._row(one, at) for at, one in placed.items() if self._is_whole(one, at))
+
+        got, rows = await _obtain(self.asker, self.prompt, request, whole)
+        if got.completion.surplus:
+            await self._tell_surplus(got)
+        made = {row.record_id: row for row in rows}
+        placed = self._placed(got, places)
+        for at, one in placed.items():
+            if (row := made.get(self.prompt.record_ids[at])) is not None:
+                await self._made(one, row, at)
+        for at, one in placed.items():
+            if at in self.left and self._is_passed_on(one):
+                self._pass_on(at, one)
+            elif at in self.left:
+                await self._mend(one, at)
+        given = {places[choice.choice_index] for choice in got.choices or (got.completion,)}
+        return [at for at in places if at not in given]
+
+    def _placed(self, got: _Got, places: Sequence[int]) -> dict[int, _Got]:
+        """Each answer of a call that is not a record yet, by the number it is to have."""
+        if not got.choices:  # one was asked for
+            return {at: got for at in places if at in self.left}
+        among = len(got.choices)
+        return {
+            places[choice.choice_index]: replace(got, completion=choice, share=(at, among))
+            for at, choice in enumerate(got.choices)
+            if places[choice.choice_index] in self.left
+        }
+
+    def _row(self, got: _Got, at: int) -> RecordRow:
+        return _row(self.asker, self.prompt, got.request, (), got, at)
+
+    def _is_whole(self, got: _Got, at: int) -> bool:
+        return not self._is_passed_on(got) and self._again(got, at) is None
+
+    def _is_passed_on(self, got: _Got) -> bool:
+        return not self.last and refused(got.completion)
+
+    def _pass_on(self, at: int, *said: _Got) -> None:
+        self.refused[at] = list(said)
+        self.left.discard(at)
+
+    def _again(self, got: _Got, at: int) -> Request | None:
+        """What is to be asked next where an answer does not fit its schema."""
+        if got.request.schema is None:
+            return None
+        alone = asking_for(got.request, 1, self.prompt.request.sample_index + at)
+        return second_request(self.asker, alone, got.completion, got.reading)
+
+    async def _mend(self, got: _Got, at: int) -> None:
+        """Ask once more for an answer that does not fit; its neighbours are not touched by how that ends."""
+        asker, prompt, again = self.asker, self.prompt, self._again(got, at)
+        assert again is not None
+        if asker.standing.out is not None:  # no more is asked of it: what it said is all there is
+            row = self._row(got, at)
+            await asker.corpus.journal.run(lambda transaction: store_record(transaction, row))
+            await self._made(got, row, at)
+            return
+        if asker.elsewhere is not None:
+            await asker.elsewhere.adopt({again.key: again})
+
+        def whole(mended: _Got) -> tuple[RecordRow, ...]:
+            return () if self._is_passed_on(mended) else (_row(asker, prompt, got.request, (got,), mended, at),)
+
+        try:
+            mended, rows = await _obtain(asker, prompt, again, whole)
+        except UsageOverrun:
+            raise
+        except TeacherError as error:
+            _failed(asker, error)
+            self.failed[at] = error
+            self.left.discard(at)
+        else:
+            await self._made(mended, rows[0], at) if rows else self._pass_on(at, got, mended)
+
+    async def _made(self, got: _Got, row: RecordRow, at: int) -> None:
+        self.left.discard(at)
+        await self.made(self.prompt, at, await _record(self.asker, self.prompt, got, row, at))
+
+    async def _tell_surplus(self, got: _Got) -> None:
+        asked = len(got.choices)
+        said = f"gave {asked + got.completion.surplus} answers where {asked} were asked for; the first are kept"
+        detail = f"{self.asker.teacher.card.name} {said}"
+        await _note(self.asker, self.prompt, _stage("surplus", self.prompt), "more answers than asked for", detail)
+
+
 # --- several teachers ------------------------------------------------------------------------------------------------
 
 
 async def _answer_of_panel(asker: Asker, prompt: Prompt) -> Record:
     """The record of one prompt by the first of its teachers that answers; what the others said or cost is kept."""
-    chain, earlier = _chain(asker, prompt), list[_Got]()
+    return await _answer_by(asker, prompt, _chain(asker, prompt), [])
+
+
+async def _answer_by(asker: Asker, prompt: Prompt, chain: Sequence[Asker], earlier: list[_Got]) -> Record:
     for one in chain:
         last = one is chain[-1]
         request = prompt.request if _is_first(one, prompt) else _request_of(one, prompt)
         try:
             record = await _answer_of_one(one, prompt, request, earlier, last=last)
+        except Withheld:
+            raise  # nobody else may see it either
         except TeacherError as error:
             if not asker.hold.ended:
                 _failed(one, error)
@@ -540,6 +757,60 @@ async def _answer_of_panel(asker: Asker, prompt: Prompt) -> Record:
         said = earlier[-1].completion
         await _note_passed_on(one, prompt, said.finish_reason, said.refusal or said.text)
     raise AssertionError("unreachable: the last one answers or raises")  # pragma: no cover
+
+
+async def _several_of_panel(asker: Asker, several: _Several) -> None:
+    """Ask for all answers of a prompt in one call, and the next teachers for each that this brings none of."""
+    prompt = several.prompt
+    try:
+        chain = _chain(asker, prompt)
+    except TeacherError as error:
+        several.fail(error)
+        return
+    if _is_first(chain[0], prompt):
+        several.asker, *chain = chain
+        several.last = not chain
+        await _in_its_turn(several)
+    else:  # who would be first is away
+        several.refused |= {at: [] for at in sorted(several.left)}
+        several.left.clear()
+    for at in sorted({*several.failed, *several.refused}) if chain else ():
+        await _passed_on(asker, several, at, chain)
+
+
+async def _in_its_turn(several: _Several) -> None:
+    """As ``_answer_of_one``: an overrun is the end of this teacher's asking, not of what it has answered."""
+    one = several.asker
+    assert one.at_once is not None
+    async with one.at_once:
+        if one.standing.out is not None:  # since this prompt got into line
+            several.fail(one.standing.out)
+            return
+        await several.run()
+        if not several.last and any(isinstance(error, UsageOverrun) for error in several.failed.values()):
+            several.left |= several.failed.keys()
+            several.failed.clear()
+            await several.run()
+
+
+async def _passed_on(asker: Asker, several: _Several, at: int, chain: Sequence[Asker]) -> None:
+    """One of the answers of a prompt, asked of the next teachers by itself."""
+    error, said = several.failed.get(at), several.refused.get(at, [])
+    if isinstance(error, Withheld) or asker.hold.ended:
+        return
+    part = part_of_prompt(several.prompt, at)
+    if error is not None:
+        await _note_passed_on(several.asker, part, type(error).__name__, str(error))
+    elif said:
+        last = said[-1].completion
+        await _note_passed_on(several.asker, part, last.finish_reason, last.refusal or last.text)
+    several.failed.pop(at, None)
+    try:
+        record = await _answer_by(asker, part, chain, said)
+    except TeacherError as why:
+        several.failed[at] = why
+    else:
+        await several.made(several.prompt, at, record)
 
 
 def _chain(asker: Asker, prompt: Prompt) -> list[Asker]:
@@ -591,7 +862,7 @@ async def _answer_of_one(
             return await _answer_of(one, prompt, request, earlier, last=last)  # the answer is there, and is read again
 
 
-async def _obtain(asker: Asker, prompt: Prompt, request: Request, finish: Finish) -> tuple[_Got, RecordRow | None]:
+async def _obtain(asker: Asker, prompt: Prompt, request: Request, finish: Finish) -> tuple[_Got, tuple[RecordRow, ...]]:
     """The answer to a request (known, under way for somebody else, or bought now) and the record it completes."""
     corpus, key = asker.corpus, request.key
     while True:
@@ -606,6 +877,8 @@ async def _obtain(asker: Asker, prompt: Prompt, request: Request, finish: Finish
             continue
         corpus.flights[key] = flight = asyncio.get_running_loop().create_future()
         try:
+            if (reason := withheld(request, asker.blocked)) is not None:
+                raise reason
             return await _buy(asker, prompt, request, finish)
         except _Answered:
             continue
@@ -615,17 +888,30 @@ async def _obtain(asker: Asker, prompt: Prompt, request: Request, finish: Finish
             flight.set_result(None)
 
 
-async def _known(asker: Asker, request: Request, answer: Answer, finish: Finish) -> tuple[_Got, RecordRow | None]:
-    completion = asker.teacher.read(request, reply_of(answer))
+async def _known(asker: Asker, request: Request, answer: Answer, finish: Finish) -> tuple[_Got, tuple[RecordRow, ...]]:
+    completion, choices = _completions(asker, request, reply_of(answer))
     reading = read_labels(asker.facts, completion)
-    got = _Got(request=request, answer=answer, completion=completion, reading=reading, used=None)
-    row = finish(got)
-    if row is not None:
-        await asker.corpus.journal.run(lambda transaction: store_record(transaction, row))
-    return got, row
+    got = _Got(request=request, answer=answer, completion=completion, reading=reading, used=None, choices=choices)
+    rows = finish(got)
+    if rows:
+        await asker.corpus.journal.run(lambda transaction: _store_records(transaction, rows))
+    return got, rows
 
 
-async def _buy(asker: Asker, prompt: Prompt, request: Request, finish: Finish) -> tuple[_Got, RecordRow | None]:
+def _completions(asker: Asker, request: Request, reply: Reply) -> tuple[Completion, tuple[Completion, ...]]:
+    """The (first) answer in a reply, and all of them where several were asked for."""
+    if "n" not in request.parameters:
+        return asker.teacher.read(request, reply), ()
+    choices = asker.teacher.read_choices(request, reply)
+    return choices[0], choices
+
+
+def _store_records(transaction: Transaction, rows: Iterable[RecordRow]) -> None:
+    for row in rows:
+        store_record(transaction, row)
+
+
+async def _buy(asker: Asker, prompt: Prompt, request: Request, finish: Finish) -> tuple[_Got, tuple[RecordRow, ...]]:
     try:
         return await _try(asker, prompt, request, finish, 1)
     except TeacherError as error:
@@ -688,7 +974,7 @@ def _wait(state: RetryCallState) -> float:
 
 async def _try(
     asker: Asker, prompt: Prompt, request: Request, finish: Finish, attempt: int
-) -> tuple[_Got, RecordRow | None]:
+) -> tuple[_Got, tuple[RecordRow, ...]]:
     """One try, reserved for itself."""
     if asker.hold.ended:
         raise _Ended
@@ -720,7 +1006,7 @@ async def _reserve(asker: Asker, prompt: Prompt, request: Request, attempt: int)
 async def _turn(asker: Asker, request: Request) -> Ticket:
     if not asker.pacer.weighs:
         return await asker.pacer.turn()
-    return await asker.pacer.turn(asker.teacher.input_tokens_bound(request), int(request.parameters["max_tokens"]))
+    return await asker.pacer.turn(asker.teacher.input_tokens_bound(request), most_output(request))
 
 
 async def _another_turn(asker: Asker, request: Request, reservation: Reservation) -> Ticket:
@@ -782,7 +1068,7 @@ def _intent(asker: Asker, prompt: Prompt, request: Request, attempt: int) -> Int
         teacher=asker.teacher.card.name,
         role=f"{asker.facts.kind}:{prompt.item.split}" if asker.role == "primary" else _role(asker, prompt),
         attempt=attempt,
-        worst=_with_compute(asker.rate.worst(bound, int(request.parameters["max_tokens"])), asker.compute_us),
+        worst=_with_compute(asker.rate.worst(bound, most_output(request)), asker.compute_us),
         scopes=asker.scopes,
         price_version=asker.rate.version,
     )
@@ -805,7 +1091,7 @@ def _computed(asker: Asker, reply: Reply) -> int:
 
 async def _ask(
     asker: Asker, reservation: Reservation, ticket: Ticket, request: Request, finish: Finish
-) -> tuple[_Got, RecordRow | None]:
+) -> tuple[_Got, tuple[RecordRow, ...]]:
     asker.counts.in_flight += 1
     asker.counts.sent += 1
     reply = None
@@ -814,7 +1100,7 @@ async def _ask(
             await asyncio.sleep(early_s)
         reply = await asker.teacher.ask(request, timeout_s=asker.timeout_s)
         got = _read(asker, request, reply)
-        row = finish(got)
+        rows = finish(got)
     except TeacherError as error:
         error.request_id = error.request_id or (reply.request_id if reply else None)
         if isinstance(error, InvalidAnswer) and reply is not None:
@@ -830,8 +1116,8 @@ async def _ask(
     finally:
         asker.counts.in_flight -= 1
     asker.pacer.answered(ticket, reply, got.completion.usage)
-    await _keep(asker, reservation, got, row)
-    return got, row
+    await _keep(asker, reservation, got, rows)
+    return got, rows
 
 
 async def _close_failed(asker: Asker, reservation: Reservation, error: TeacherError) -> None:
@@ -840,7 +1126,7 @@ async def _close_failed(asker: Asker, reservation: Reservation, error: TeacherEr
 
 
 def _read(asker: Asker, request: Request, reply: Reply) -> _Got:
-    completion = asker.teacher.read(request, reply)
+    completion, choices = _completions(asker, request, reply)
     used = _with_compute(asker.rate.used(completion.usage), _computed(asker, reply))
     answer = Answer(
         request_key=request.key,
@@ -855,9 +1141,10 @@ def _read(asker: Asker, request: Request, reply: Reply) -> _Got:
         body=reply.body,
     )
     reading = read_labels(asker.facts, completion)
-    if (served := completion.model_served) and is_another_model(request.model, served):
+    served = completion.model_served
+    if served and served != request.model and is_another_model(request.model, served):
         asker.counts.other_models[served] += 1
-    return _Got(request=request, answer=answer, completion=completion, reading=reading, used=used)
+    return _Got(request=request, answer=answer, completion=completion, reading=reading, used=used, choices=choices)
 
 
 def book_answer(
@@ -871,7 +1158,7 @@ def book_answer(
         asker.ledger.unknown(transaction, reservation, UNCOUNTED, request_id=name)
 
 
-async def _keep(asker: Asker, reservation: Reservation, got: _Got, row: RecordRow | None) -> None:
+async def _keep(asker: Asker, reservation: Reservation, got: _Got, rows: Sequence[RecordRow]) -> None:
     """Settle and store in one transaction: paid for and kept, or neither."""
     used = got.used
     assert used is not None
@@ -879,7 +1166,7 @@ async def _keep(asker: Asker, reservation: Reservation, got: _Got, row: RecordRo
     def operation(transaction: Transaction) -> None:
         book_answer(asker, transaction, reservation, got.answer, used)
         store_answer(transaction, got.request, got.answer, reservation.call_id)
-        if row is not None:
+        for row in rows:
             store_record(transaction, row)
 
     await asker.corpus.journal.run(operation)
@@ -908,8 +1195,14 @@ async def _note_reuses(asker: Asker, record_ids: list[str]) -> None:
         await journal.run(lambda transaction: transaction.connection.executemany(sql, rows).close())
 
 
-def _place(prompt: Prompt) -> tuple[str, str]:
-    return f"ask:{prompt.item.split}", prompt.item.item_id
+def _stage(name: str, prompt: Prompt, at: int = 0) -> str:
+    """Where an answer was lost; each sample of an item after the first has its own number there."""
+    sample = prompt.request.sample_index + at
+    return f"{name}:{prompt.item.split}#{sample}" if sample else f"{name}:{prompt.item.split}"
+
+
+def _place(prompt: Prompt, at: int = 0) -> tuple[str, str]:
+    return _stage("ask", prompt, at), prompt.item.item_id
 
 
 def _dropped(asker: Asker) -> set[tuple[str, str]]:
@@ -919,16 +1212,16 @@ def _dropped(asker: Asker) -> set[tuple[str, str]]:
     return {(stage, item_id) for stage, item_id in rows}
 
 
-async def note_drop(asker: Asker, prompt: Prompt, error: TeacherError) -> None:
-    """Note that a prompt has no answer, and why."""
+async def note_drop(asker: Asker, prompt: Prompt, error: TeacherError, at: int = 0) -> None:
+    """Note that a prompt, or the so-manieth of its answers, has no answer, and why."""
     reason = type(error).__name__
     asker.counts.drops[reason] += 1
-    await _note(asker, prompt, _place(prompt)[0], reason, str(error))
+    await _note(asker, prompt, _place(prompt, at)[0], reason, str(error))
 
 
 async def _note_passed_on(asker: Asker, prompt: Prompt, reason: str, detail: str) -> None:
     """Note that a teacher would or could not answer, and that another one was asked."""
-    await _note(asker, prompt, f"passed on by {asker.card.teacher}:{prompt.item.split}", reason, detail)
+    await _note(asker, prompt, _stage(f"passed on by {asker.card.teacher}", prompt), reason, detail)
 
 
 async def _note(asker: Asker, prompt: Prompt, stage: str, reason: str, detail: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-SELDOM: Final = 5_000
+SELDOM: Final = 15_000
 """Objects between two looks, where Python's own choice is 700."""
 
 _changing = threading.Lock()

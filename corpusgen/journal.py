@@ -31,13 +31,13 @@ import apsw
 from corpusgen.errors import CorpusDamaged, CorpusgenError, CorpusTooNew, CorpusUnwritable, StoreError
 from corpusgen.reading import Unwritable, may_write
 
-JOURNAL_VERSION = 3
+JOURNAL_VERSION = 4
 BATCH = 4096
 ROWS_PER_STATEMENT = 64
-BUSY = 8
+SEVERAL = 3
 """So many operations at once, and more are waited for before the next commit: each commit has its price."""
 ENOUGH = 64
-GATHER_S = 0.003
+GATHER_S = 0.006
 BUSY_MS = 60_000
 PATIENCE = 10
 """How many times so long a commit waits for another process before what it holds is given up."""
@@ -129,6 +129,16 @@ create index records_of_run on records(run_id, split, ordinal);
 create table drops(
     run_id text not null, stage text not null, item_id text not null, reason text not null, detail text,
     score real, threshold real, repeat_of text, primary key(run_id, stage, item_id)) without rowid;
+create table remarks(
+    run_id text not null, stage text not null, item_id text not null, reason text not null, detail text,
+    score real, threshold real, other text, primary key(run_id, stage, item_id, reason)) without rowid;
+create table sieved(
+    pool blob not null, n integer not null, mark blob not null, digest blob, findings text,
+    primary key(pool, n)) without rowid;
+create table findings(
+    dataset text not null, version text not null, record_id blob not null, stage text not null, reason text not null,
+    kept integer not null, metric text, score real, threshold real, other text, detail text,
+    primary key(dataset, version, record_id, stage, reason)) without rowid;
 create table decisions(
     decision_id integer primary key, run_id text not null, stage text not null, subject text not null,
     outcome text not null, decision text not null, decided_us integer not null);
@@ -190,6 +200,18 @@ create table batches(
 create table reuses(run_id text not null, record_id blob not null, primary key(run_id, record_id)) without rowid;
 create table unreadable(call_id integer primary key, body blob not null);
 """,
+    3: """
+create table remarks(
+    run_id text not null, stage text not null, item_id text not null, reason text not null, detail text,
+    score real, threshold real, other text, primary key(run_id, stage, item_id, reason)) without rowid;
+create table sieved(
+    pool blob not null, n integer not null, mark blob not null, digest blob, findings text,
+    primary key(pool, n)) without rowid;
+create table findings(
+    dataset text not null, version text not null, record_id blob not null, stage text not null, reason text not null,
+    kept integer not null, metric text, score real, threshold real, other text, detail text,
+    primary key(dataset, version, record_id, stage, reason)) without rowid;
+""",
 }
 """What turns a journal of each version into one of the next."""
 
@@ -209,6 +231,8 @@ class Transaction:
     unheard_of: set[bytes] | None = None
     """Those of them that were looked up, have neither answer nor open call, and have had nothing done to them since."""
     _waiting: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
+    turned_away: int = 0
+    """How many rows that were added have not become rows, as there is one with their key."""
     _added: int = 0
     _written_late: int = 0
 
@@ -258,7 +282,10 @@ class Transaction:
         while self._waiting:
             table, rows = self._waiting.popitem()
             for some in portions(rows):
+                before = self._written_late
                 self.write_late(_insert(table, len(rows[0]), len(some)), tuple(chain.from_iterable(some)))
+                if table != "requests":  # the same request is the same row, whoever adds it
+                    self.turned_away += len(some) - (self._written_late - before)
         for act in self.before_reading:
             act()
 
@@ -315,7 +342,7 @@ Later = Callable[[Callable[[], None]], object]
 """Sees to it that something is done soon, in the thread that asks for it; an event loop's ``call_soon`` is one."""
 
 
-@dataclass(kw_only=True)
+@dataclass(slots=True)
 class _Job(Generic[T]):
     operation: Operation[T]
     future: Future[T] | asyncio.Future[T]
@@ -348,6 +375,8 @@ class Journal:
         self.path = path
         self.clock_us = clock_us
         self.owner_id = -1
+        self.turned_away = 0
+        """How many answers, records and the like that were added here were there already, by somebody else's hand."""
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._living: Callable[[], object] | None = None
         self._closed = False
@@ -373,31 +402,41 @@ class Journal:
             self.close()
             raise
 
-    async def run(self, operation: Operation[T]) -> T:
+    async def run(self, operation: Operation[T], *, regret: Callable[[T], Operation[object]] | None = None) -> T:
         """Apply an operation durably and give back its result.
 
         The operation runs in the writer thread. If it raises a CorpusgenError it must not have written anything; its
-        neighbours in the same transaction are kept. A caller that is cancelled goes when the operation is done.
+        neighbours in the same transaction are kept. A caller that is cancelled goes when the operation is done, and
+        when what ``regret`` makes of a result that nobody takes is done too.
         """
+        job, future = self._started(operation)
         try:
-            return await self.start(operation)
+            return await future
         except asyncio.CancelledError:
-            await self.start(_nothing)  # first come, first served: when this is done, so is the operation
+            if regret is None:
+                await self.start(_nothing)  # first come, first served: when this is done, so is the operation
+            else:
+                with suppress(CorpusgenError):  # refused: there is nothing to undo
+                    await self.start(partial(_undo, job, regret))
             raise
 
     def start(self, operation: Operation[T]) -> asyncio.Future[T]:
         """As ``run``, for a caller that waits later."""
+        return self._started(operation)[1]
+
+    def _started(self, operation: Operation[T]) -> tuple[_Job[T], asyncio.Future[T]]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(_Job(operation=operation, future=future, loop=loop))
+        job = _Job(operation, future, loop)
+        self._put(job)
         if self._later is not None:
             self._later(self._take_turn)
-        return future
+        return job, future
 
     def run_now(self, operation: Operation[T]) -> T:
         """As ``run``, for code outside an event loop."""
         future = Future[T]()
-        self._put(_Job(operation=operation, future=future))
+        self._put(_Job(operation, future))
         if self._later is not None:
             _deliver_here(self._commit_waiting())
         return future.result()
@@ -479,18 +518,18 @@ class Journal:
     # --- the writer thread -------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        before = 0
-        while batch := self._next_batch(before >= BUSY):
-            before = len(batch)
+        several = False
+        while batch := self._next_batch(several):
+            several = len(batch) >= SEVERAL  # also after a wait: one that brings nothing is the last
             self._commit(batch)
             _deliver(batch)
 
-    def _next_batch(self, busy: bool) -> list[_Job[Any]]:
-        """Everything that waits, or nothing when the journal is closed; if it is busy, what comes in a moment too."""
+    def _next_batch(self, several: bool) -> list[_Job[Any]]:
+        """Everything that waits, or nothing when the journal is closed; of several, what comes in a moment too."""
         batch: list[_Job[Any]] = []
         if not self._take(self._jobs.get(), batch):
             return batch
-        if busy and len(batch) < ENOUGH and not self._closed:
+        if several and len(batch) < ENOUGH and not self._closed:
             time.sleep(GATHER_S)
             with suppress(queue.Empty):
                 self._take(self._jobs.get_nowait(), batch)
@@ -550,6 +589,7 @@ class Journal:
             act()
         transaction.write_waiting()
         self._writer.execute("commit")
+        self.turned_away += transaction.turned_away
 
 
 def _apply_one(job: _Job[Any], transaction: Transaction) -> None:
@@ -564,6 +604,11 @@ def _apply_one(job: _Job[Any], transaction: Transaction) -> None:
 
 def _nothing(_: Transaction) -> None:
     """An operation to wait for."""
+
+
+def _undo(job: _Job[T], regret: Callable[[T], Operation[object]], transaction: Transaction) -> None:
+    if job.error is None:
+        regret(job.result)(transaction)  # type: ignore[arg-type] # an operation that ran has its result
 
 
 def _fail(batch: list[_Job[Any]], error: BaseException | None) -> None:

@@ -28,12 +28,14 @@ from corpusgen.stages.committing import commit_records
 from corpusgen.stages.lanes import end_lane, lane_answers
 from corpusgen.stages.opening import Run, end_run, open_run
 from corpusgen.stages.planning import Plan, plan
+from corpusgen.stages.sieving import sieves
 from corpusgen.stages.task import Task, load_task
-from corpusgen.stages.writing import Texts, ask_for_texts, new_items
+from corpusgen.stages.writing import Texts, ask_for_texts, new_items, pool_items
 from corpusgen.store.manifest import read_manifest
 
 if TYPE_CHECKING:  # an answered run is over before these and their libraries could be read
     from corpusgen.stages.evaluating import Evaluated
+    from corpusgen.stages.judging import Judged
     from corpusgen.stages.outcome import Outcome
     from corpusgen.stages.sealing import Sealed
     from corpusgen.stages.selecting import Selection
@@ -47,6 +49,8 @@ _WORDS = {
     "NotSent": "not sent",
     "RateLimited": "turned away by rate limits",
     "UsageOverrun": "above what was reserved",
+    "Withheld": "with a secret in it, not sent",
+    "AnswersMissing": "left out of the answers to one call",
 }
 """Why there is no answer, in words."""
 
@@ -63,10 +67,12 @@ async def generate(
     """
     task = spec if isinstance(spec, Task) else load_task(spec)
     async with _working(task, corpus, caps, on_failure="raise") as run:
+        items = await asyncio.to_thread(pool_items, run) if sieves(task) else new_items(task)
         wanted = prompts(
-            islice(new_items(task), task.spec.asking.limit),
+            islice(items, task.spec.questions.limit),
             run.requester,
             samples=task.spec.asking.samples,
+            per_call=task.spec.asking.samples_per_call,
         )
         async with lane_answers(run.lane, wanted) as records:
             yield records
@@ -83,7 +89,7 @@ async def _working(
             yield run
             status = "complete"
         finally:
-            await commit_records(corpus, *run.teachers)
+            await commit_records(corpus, *run.readers)
             await end_run(run, status)
 
 
@@ -157,10 +163,28 @@ async def distill(
 async def _ask(job: Distillation, watch: Watch) -> None:
     assert job.run is not None
     if job.task.spec.kind == "label":
-        job.asked = await ask_for_labels(job.run, watch)
+        job.asked = await ask_for_labels(job.run, watch, later=_gold_items(job.task))
     else:
         job.texts = await ask_for_texts(job.run, watch)
-    await commit_records(job.corpus, *job.run.teachers)
+    await commit_records(job.corpus, *job.run.readers)
+    await _judge(job.run, watch)
+
+
+async def _judge(run: Run, watch: Watch) -> Judged | None:
+    """Have what was answered scored, where the spec names a judge."""
+    if run.judge is None:
+        return None
+    from corpusgen.stages.judging import judge_answers  # with libraries that other tasks do without
+
+    await commit_records(run.corpus, *run.readers)
+    judged = await judge_answers(run, watch)
+    await commit_records(run.corpus, *run.readers)
+    return judged
+
+
+def _gold_items(task: Task) -> int:
+    """How many gold items there are, where what is asked before leaves money for them."""
+    return sum(1 for _ in task.prompter.items("gold")) if task.spec.curate.active else 0
 
 
 def _select(job: Distillation) -> Selection:
@@ -172,7 +196,8 @@ def _select(job: Distillation) -> Selection:
     else:
         assert job.texts is not None
         wanted, calibration = job.texts.written.names, None
-    return select(job.corpus, job.task.spec.name, filters=Filters(), calibration=calibration, record_ids=wanted)
+    name = job.task.spec.name
+    return select(job.corpus, name, filters=Filters(), calibration=calibration, record_ids=wanted, task=job.task)
 
 
 def _train(job: Distillation) -> Trained:
@@ -198,20 +223,45 @@ async def run_task(
             await ask_for_labels(run, watch)
         else:
             await ask_for_texts(run, watch, describe=False)
+        judged = await _judge(run, watch)
     await asyncio.to_thread(refresh_catalog, corpus, read_manifest(corpus.folder))
     counts = run.asker.counts
     if counts.drops:
         why = ", ".join(f"{number:,} {_WORDS.get(name, name)}" for name, number in counts.drops.most_common())
-        missing = f"{counts.drops.total():,} items have no answer ({why})"
-        raise PartialFailure(f"{missing}; corpusgen status says why, running again asks for them again")
+        lost = counts.drops.total()
+        what = "1 item has no answer" if lost == 1 else f"{lost:,} items have no answer"
+        if task.spec.asking.samples > 1:
+            what = "1 answer is missing" if lost == 1 else f"{lost:,} answers are missing"
+        # What a call left out was asked for once more already, and is not asked for by the same call again.
+        again = ", running again asks for them again" if counts.drops.keys() - {"AnswersMissing", "Withheld"} else ""
+        raise PartialFailure(f"{what} ({why}); corpusgen status says why{again}{_withheld(run)}")
+    _check_judged(run)
     return {
         "run_id": run.run_id,
         "records": counts.done,
         "known": counts.known,
         "elsewhere": counts.elsewhere,
-        "requests": counts.sent,
+        "requests": run.sent,
         "other_models": dict(counts.other_models),
-    }
+    } | ({"judged": judged.judged, "unscored": judged.unscored} if judged else {})
+
+
+def _check_judged(run: Run) -> None:
+    drops = dict(run.judge.asker.counts.drops) if run.judge else {}
+    drops.pop("Withheld", None)  # noted, and asked again it would be withheld again
+    if drops:
+        why = ", ".join(f"{number:,} {_WORDS.get(name, name)}" for name, number in drops.items())
+        lost = sum(drops.values())
+        what = "1 answer was not judged" if lost == 1 else f"{lost:,} answers were not judged"
+        raise PartialFailure(f"{what} ({why}); corpusgen status says why, running again asks the judge again")
+
+
+def _withheld(run: Run) -> str:
+    """The first rows that were not sent for what is in them, each with what that is."""
+    rows = run.corpus.journal.query(
+        "select item_id, detail from drops where run_id = ? and reason = 'Withheld' order by 1 limit 5", (run.run_id,)
+    )
+    return "".join(f"\n  {item_id}: {detail}" for item_id, detail in rows)
 
 
 async def end_batches(

@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import orjson
+
+from corpusgen.frozen import quickly_made, worked_out_once
 
 SCHEMA_VERSION = 2
 """Version of the record columns; every stored row and shard names it."""
@@ -23,12 +24,14 @@ TraceKind: TypeAlias = Literal["raw", "summary", "omitted", "encrypted"]
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "pause", "other"]
 """``pause``: the teacher broke off a long turn and would go on if asked; the answer is not whole. ``other``: it said
 nothing of it, or a word nobody here knows."""
-TeacherRole: TypeAlias = Literal["primary", "fallback", "mixture"]
-"""Why this teacher was asked: first, because another would or could not answer, or by its share of a mixture."""
+TeacherRole: TypeAlias = Literal["primary", "fallback", "mixture", "judge"]
+"""Why this teacher was asked: first, because another would or could not answer, by its share of a mixture, or to judge
+what others answered."""
 Api: TypeAlias = Literal["chat", "completion", "responses", "messages"]
 """The wire format of a question: OpenAI's chat, completions and responses, and Anthropic's messages."""
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Message:
     """One turn of a conversation."""
@@ -37,6 +40,7 @@ class Message:
     content: str
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One question to one teacher, with everything that can change the answer and nothing else.
@@ -54,7 +58,7 @@ class Request:
     tools: Json = None
     sample_index: int = 0
 
-    @cached_property
+    @worked_out_once
     def body(self) -> bytes:
         """The canonical request: JSON with sorted keys, whole numbers without a fraction."""
         return canonical_json(
@@ -70,12 +74,13 @@ class Request:
             }
         )
 
-    @cached_property
+    @worked_out_once
     def key(self) -> bytes:
         """sha256 of the canonical request (32 bytes): same question, same key, in every corpus."""
         return hashlib.sha256(self.body).digest()
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Usage:
     """Tokens one call used. ``input_tokens`` includes cached and written ones, ``output_tokens`` includes reasoning."""
@@ -127,6 +132,7 @@ class TokenLogprobs:
         return {token: logprob for token, logprob in pairs if logprob is not None}
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Reply:
     """What came back over the wire, before anybody believed it."""
@@ -141,6 +147,7 @@ class Reply:
     """What was said beside the body, for whoever keeps to rate limits; never stored."""
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Completion:
     """A teacher's answer, parsed and validated. Each of several answers to one call bears the whole call's usage."""
@@ -166,6 +173,8 @@ class Completion:
     """Who really answered behind an aggregator, in its own word."""
     choice_index: int = 0
     """Which of several answers to one call this is."""
+    surplus: int = 0
+    """How many answers the call gave beyond those that were asked for; they are not kept."""
 
     @property
     def truncated(self) -> bool:
@@ -188,7 +197,8 @@ class Record:
     """One paid-for answer with everything needed to trust it; a row of a shard.
 
     Times are UTC, money is integer micro-dollars, log-probabilities are natural logarithms. None means that the
-    teacher gives no such thing, or that the shard is older than the column. ``label_logprobs`` are raw;
+    teacher gives no such thing, or that the shard is older than the column. Of a call that gave several answers, each
+    record bears an even part of cost and tokens, the first ones what is left over. ``label_logprobs`` are raw;
     ``calibrated_label`` and ``calibrated_logprobs`` are filled in when a dataset is selected, with the calibration that
     was chosen on validation items.
     """

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import orjson
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from corpusgen.curate_fields import Curate
 from corpusgen.errors import Problem, SpecError
@@ -33,6 +33,7 @@ from corpusgen.fields import (
     shown,
 )
 from corpusgen.records import Json, digest
+from corpusgen.teacher_fields import TeacherSpec
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
@@ -105,128 +106,6 @@ class SeedFiles(Part):
     gold: Seeds | None = None
 
 
-def usd_only(value: Json) -> Json:
-    """``usd``, however it is capitalised. Refuses every other currency."""
-    if not isinstance(value, str) or value.lower() != "usd":
-        raise ValueError(f"prices are in usd, found {shown(value)}; convert them and name the rate under source")
-    return "usd"
-
-
-class Figures(Part):
-    """Dollars per million tokens of each kind; one left out costs what input costs."""
-
-    input_usd_per_mtok: MicroUsd
-    output_usd_per_mtok: MicroUsd
-    cached_input_usd_per_mtok: MicroUsd | None = Field(None, description="Input read from the provider's prompt cache")
-    cache_write_usd_per_mtok: MicroUsd | None = Field(None, description="Input written to it for minutes")
-    cache_write_1h_usd_per_mtok: MicroUsd | None = Field(None, description="Input written to it for an hour or longer")
-
-
-class LongContext(Figures):
-    """What a whole request costs when its input is longer than so many tokens."""
-
-    above_input_tokens: Several
-
-
-class TierPrice(Figures):
-    """What one service tier costs."""
-
-    long_context: tuple[LongContext, ...] = ()
-
-    @model_validator(mode="after")
-    def _rising(self) -> TierPrice:
-        marks = [step.above_input_tokens for step in self.long_context]
-        late = [at for at in range(1, len(marks)) if marks[at] <= marks[at - 1]]
-        if late:
-            raise Misplaced((("long_context", late[0], "above_input_tokens"), "must be more than the one before"))
-        return self
-
-
-class Price(TierPrice):
-    """What a teacher's tokens cost, at its standard tier and at others."""
-
-    tiers: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], TierPrice] = Field(
-        {}, description="Other service tiers by the name the provider gives them: batch, flex, priority"
-    )
-    currency: Annotated[Literal["usd"], BeforeValidator(usd_only)] = "usd"
-    source: str = Field(description="Where the price is written, and on which day")
-
-
-class RateLimits(Part):
-    """What a provider lets this account send; tokens are input and output together. One left out is not known."""
-
-    requests_per_second: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
-    requests_per_minute: Several | None = None
-    tokens_per_minute: Several | None = None
-
-
-class Unbilled(Part):
-    """Failures a provider does not charge for, as far as you know; others are booked at their worst case."""
-
-    statuses: tuple[Annotated[int, Field(ge=400, le=599)], ...] = Field(min_length=1)
-    source: str = Field(min_length=1, description="Who says so, where, and on which day")
-
-
-class TeacherSpec(Part):
-    """One teacher and how to ask it."""
-
-    name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9._:@/-]*$",
-        description="kind/model, such as embedded/smollm2-135m",
-    )
-    parameters: dict[str, Any] = Field(description="Sent with every request; max_tokens is required")
-    base_url: str | None = Field(None, description="Of an OpenAI-compatible server, up to and with /v1")
-    key_env: str | None = Field(None, description="Name of the environment variable that holds the key")
-    api: Literal["chat", "responses"] | None = Field(
-        None, description="How a chat is asked: chat completions (the default) or OpenAI's Responses"
-    )
-    api_version: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9.-]{1,40}$", description="Version of the provider's API, where it has several"
-    )
-    transport: Literal["http", "sdk"] = Field(
-        "http", description="sdk: requests are written by the provider's official SDK, at more processor time"
-    )
-    provider: str | None = Field(None, description="Who runs the server, as the terms registry spells it")
-    route: Literal["api", "aggregator", "cloud", "self_hosted", "mock"] | None = None
-    terms: tuple[str, ...] = Field((), description="Terms documents this teacher is known to be under")
-    script: str | None = Field(None, description="File of a scripted teacher's answers")
-    free: bool = Field(False, description="true says that this teacher costs no money")
-    price: Price | None = None
-    in_flight: Annotated[int, Field(ge=1, le=10_000)] | None = Field(None, description="Calls under way at once")
-    rate: RateLimits = Field(
-        RateLimits(), description="Limits that the provider sets; never gone beyond, and planned by"
-    )
-    unbilled: Unbilled | None = Field(None, description="HTTP statuses after which this provider charges nothing")
-    timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
-    region: str | None = Field(
-        None, pattern=NAME, description="Where its servers are, such as eu, for rules on personal data (curate.pii)"
-    )
-    weight: Annotated[float, Field(ge=0, le=1_000_000)] | None = Field(
-        None, description="This teacher's share of the prompts; 0: only asked where another would or could not answer"
-    )
-
-    @model_validator(mode="after")
-    def _bounded(self) -> TeacherSpec:
-        mistakes = list(self._mistakes())
-        if mistakes:
-            raise Misplaced(*mistakes)
-        return self
-
-    def _mistakes(self) -> Iterator[tuple[Place, str]]:
-        limit = self.parameters.get("max_tokens")
-        if limit is None:
-            yield ("parameters",), "max_tokens is required: it bounds what an answer may cost"
-        elif type(limit) is not int or not 1 <= limit <= 10**9:
-            yield ("parameters", "max_tokens"), f"must be a whole number of 1 or more, found {shown(limit)}"
-        if self.free and self.price is not None:
-            yield ("free",), "free: true and price exclude each other; remove one"
-        if self.transport == "sdk" and self.name.startswith(("embedded/", "scripted/")):
-            yield ("transport",), f"{self.name} is asked without a network, so there is no SDK for it; remove this"
-        if self.key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_env):
-            # What stands there may be the key itself, so it is not repeated.
-            yield ("key_env",), "must be the name of an environment variable, such as MY_API_KEY, never the key itself"
-
-
 class Labels(Part):
     """The closed set a teacher chooses from."""
 
@@ -265,6 +144,9 @@ class Asking(Part):
     round: Several = Field(400, description="Items in each later round")
     seed: Seed = 1
     samples: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Answers per item")
+    samples_per_call: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="Answers that one call asks for (n), where the teacher gives several; input is paid for once"
+    )
     lane: Literal["live", "batch", "auto"] = Field(
         "live", description="batch: half the price, answers within a day; auto: in batches if the deadline allows it"
     )
@@ -281,7 +163,18 @@ class Asking(Part):
             raise Misplaced((("lane",), "auto needs deadline: <hours from the first start until answers are needed>"))
         if self.lane != "auto" and self.deadline is not None:
             raise Misplaced((("deadline",), f"is for lane: auto, and lane is {self.lane}; remove one"))
+        if self.samples_per_call > 1:
+            mistakes = [(("samples_per_call",), message) for message in self._mistaken_together()]
+            if mistakes:
+                raise Misplaced(*mistakes)
         return self
+
+    def _mistaken_together(self) -> Iterator[str]:
+        """What speaks against several answers to a call."""
+        if self.samples_per_call > self.samples:
+            yield f"is at most asking.samples, which is {self.samples}; raise that, or lower this"
+        if self.lane != "live":
+            yield f"lines of a batch ask for one answer each, and lane is {self.lane}; remove one"
 
 
 class StudentSpec(Part):
@@ -301,6 +194,10 @@ class Aims(Part):
     retention: float | None = Field(None, description="Student accuracy over teacher accuracy")
     retention_low: float | None = Field(None, description="Lower end of its 95 % interval")
     cost_ratio: float | None = Field(None, description="Teacher's processor time over the student's, at batch 64")
+
+
+_OTHER_NAMES = {"order": "", "limit": "most", "first_round": "first", "round": "round", "seed": "seed"}
+"""What fields of asking are called in curate.active."""
 
 
 class TaskSpec(Part):
@@ -342,7 +239,7 @@ class TaskSpec(Part):
 
     @model_validator(mode="after")
     def _whole(self) -> TaskSpec:
-        mistakes = [*self._misnamed_sources(), *self._contradictions(), *self._unlike_teachers()]
+        mistakes = [*self._misnamed_sources(), *self._contradictions(), *self._misjudged(), *self._unlike_teachers()]
         if mistakes:
             raise Misplaced(*mistakes)
         return self
@@ -367,12 +264,16 @@ class TaskSpec(Part):
             for field in ("answer_schema", "answer_schema_file", "tools"):
                 if getattr(self, field):
                     yield (field,), f"{field} is for kind: response; remove it"
+            yield from self._of_one_answer()
+            if self.asking.order == "diverse":
+                yield ("asking", "order"), "diverse is for kind: response; for labels, curate.active covers the pool"
             if self.labels is None:
                 yield ("kind",), "kind: label needs labels: {names: [...]}"
             for split in ("validation", "gold"):
                 seeds: Seeds | None = getattr(self.seeds, split)
                 if seeds is not None and seeds.gold is None:
                     yield ("seeds", split), "gold is required: the column with the true label"
+            yield from self._said_twice()
         else:
             if self.labels is not None:
                 yield ("labels",), "labels are for kind: label; remove them, or write kind: label"
@@ -384,6 +285,35 @@ class TaskSpec(Part):
 
         if self.answer_schema is not None and self.answer_schema_file is not None:
             yield ("answer_schema_file",), "there is answer_schema as well; remove one"
+
+    def _of_one_answer(self) -> Iterator[tuple[Place, str]]:
+        if self.asking.samples_per_call > 1:
+            place = ("asking", "samples_per_call")
+            yield place, "is for kind: response: a label is read from one answer; remove it"
+
+    def _misjudged(self) -> Iterator[tuple[Place, str]]:
+        if self.kind == "label" and self.curate.judge is not None:
+            yield ("curate", "judge"), "scores free text; remove it, or write kind: response"
+
+    def _said_twice(self) -> Iterator[tuple[Place, str]]:
+        """What asking and curate.active say differently of the same thing."""
+        if self.curate.active is None:
+            return
+        asked = self.questions
+        for name, other in _OTHER_NAMES.items():
+            written, meant = getattr(self.asking, name), getattr(asked, name)
+            if name in self.asking.model_fields_set and written != meant:
+                says = "asks in rounds" if name == "order" else f"says {other}: {meant}"
+                yield ("asking", name), f"is {written} here, and curate.active {says}; remove one"
+
+    @property
+    def questions(self) -> Asking:
+        """How many items are asked about and in which order, whether asking says so or curate.active."""
+        active = self.curate.active
+        if active is None:
+            return self.asking
+        told = {"limit": active.most, "first_round": active.first, "round": active.round, "seed": active.seed}
+        return self.asking.model_copy(update={"order": "margin", **told})
 
     def _unlike_teachers(self) -> Iterator[tuple[Place, str]]:
         """What several teachers of one task may not be."""
@@ -421,10 +351,11 @@ class TaskSpec(Part):
         )
         for teacher in fields["teachers"]:
             # A corrected price must not begin a new run, whose cap would be whole again.
-            for name in ("in_flight", "rate", "timeout_s", "price", "free", "unbilled", "transport"):
+            for name in ("in_flight", "rate", "timeout_s", "price", "free", "unbilled", "transport", "region"):
                 teacher.pop(name, None)
-        if curate := self.curate.of_the_pool():
-            fields["curate"] = curate
+        # What is dropped or masked is a matter of which rows there are; only the way of asking makes another task.
+        if self.curate.active is not None:
+            fields["curate"] = {"active": self.curate.active.model_dump(mode="json", exclude_defaults=True)}
         # The same question by another lane is the same task; what is left must look as if nothing had been written.
         asking = fields.pop("asking", {})
         if kept := {name: value for name, value in asking.items() if name not in ("lane", "deadline", "batch_size")}:
@@ -452,9 +383,13 @@ class Located:
         """``file:line`` of a field, for messages."""
         return f"{self.file}:{self.line(*field) or 1}"
 
+    def problem(self, message: str, *field: str | int) -> Problem:
+        """What is wrong with a field of this spec, with its line."""
+        return _problem(self.file, self.line(*field), field, message)
+
     def error(self, message: str, *field: str | int) -> SpecError:
         """An error that points at a field of this spec."""
-        return SpecError(_problem(self.file, self.line(*field), field, message))
+        return SpecError(self.problem(message, *field))
 
 
 def load_spec(path: Path) -> Located:
@@ -471,9 +406,14 @@ def load_spec(path: Path) -> Located:
 
 def problems(path: Path, lines: dict[Place, int], error: ValidationError, whole: type[BaseModel]) -> Iterator[Problem]:
     """What pydantic found wrong in a file, in a person's words and each at its line."""
+    for place, message in mistakes_of(error, whole):
+        yield _problem(path, _line(lines, place), place, message)
+
+
+def mistakes_of(error: ValidationError, whole: type[BaseModel]) -> Iterator[tuple[Place, str]]:
+    """What pydantic found wrong, in a person's words, each with the path of its field."""
     for found in error.errors():
-        for place, message in _worded(found, whole):
-            yield _problem(path, _line(lines, place), place, message)
+        yield from _worded(found, whole)
 
 
 def _worded(found: Any, whole: type[BaseModel]) -> Iterator[tuple[Place, str]]:

@@ -26,7 +26,14 @@ from corpusgen.stages.task import load_task, request_for
 def every_prompt(run: Run) -> list[Prompt]:
     card = run.asker.teacher.card
     items = run.task.prompter.items("train")
-    return list(prompts(items, lambda item, n: request_for(run.task, card, item, n), samples=1))
+    asking = run.task.spec.asking
+    asked = prompts(
+        items,
+        lambda item, n: request_for(run.task, card, item, n),
+        samples=asking.samples,
+        per_call=asking.samples_per_call,
+    )
+    return list(asked)
 
 
 async def call(run: Run, wanted: Iterator[Prompt]) -> None:

@@ -18,8 +18,9 @@ from corpusgen.mock.bill import Prices
 from corpusgen.mock.server import MockTeacher, Options
 from corpusgen.prompting.prompts import prompts
 from corpusgen.records import Record, Request
-from corpusgen.stages.asking import unique_pool
 from corpusgen.stages.opening import Run, open_run
+from corpusgen.stages.pool import unique_pool
+from corpusgen.stages.sieving import Notes
 from corpusgen.stages.task import load_task, request_for
 from corpusgen.teachers.billing import NOTHING_KNOWN, Billing
 from corpusgen.teachers.endpoint import Endpoint
@@ -141,7 +142,8 @@ async def ask(
 
 async def _read(run: Run, asker: Asker, outcome: Outcome) -> None:
     task, card = run.task, asker.teacher.card
-    wanted = prompts(iter(unique_pool(task).items), lambda item, n: request_for(task, card, item, n), samples=1)
+    pool = unique_pool(task, Notes(journal=asker.corpus.journal))
+    wanted = prompts(iter(pool.items), lambda item, n: request_for(task, card, item, n), samples=1)
     try:
         async with answers(asker, wanted) as records:
             outcome.records.extend([record async for record in records])

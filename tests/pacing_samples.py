@@ -148,6 +148,9 @@ class World:
     clients: list[Client]
     lag: Callable[[], float] = lambda: 0.0
     """How much later than it should a client's process acts."""
+    heard: float | None = None
+    """The limit that the headers of every answer and every refusal name."""
+    heard_at: float = float("inf")
     now: float = 0.0
     events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     count: int = 0
@@ -193,6 +196,9 @@ class World:
         self.at(self.now + back, lambda: self.answer(client, ticket, taken))
 
     def answer(self, client: Client, ticket: Ticket, taken: bool) -> None:
+        if self.heard is not None:
+            self.heard_at = min(self.heard_at, self.now)
+            client.rates.hear([Limit(unit="requests", per_s=self.heard)], self.now)
         if taken:
             self.server.limiter.done(self.now)
             client.rates.accepted(ticket, self.now)
@@ -228,14 +234,12 @@ def pace(
     seed: int = 0,
     lag: Callable[[], float] = lambda: 0.0,
 ) -> Result:
-    """Send so many prompts through one pacer; ``told`` and ``heard`` are limits it knows from a spec or a header."""
+    """Send so many prompts through one pacer; ``told`` is a limit from a spec, ``heard`` from the answers' headers."""
     rates = Rates(draw=random.Random(seed).random)
     if told is not None:
         rates.configure([Limit(unit="requests", per_s=told)])
-    if heard is not None:
-        rates.hear([Limit(unit="requests", per_s=heard)], 0.0)
     client = Client(rates=rates, prompts=prompts, workers=workers)
-    world = World(server=server, clients=[client], lag=lag).run()
+    world = World(server=server, clients=[client], lag=lag, heard=heard).run()
     wall = server.taken_at[-1] - min(server.taken_at[0], *server.refused_at[:1] or [server.taken_at[0]])
     return Result(
         fraction=ideal_s / wall,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from corpusgen.evaluate.report.facts import (
     CalibrationChoice,
     Confusion,
     Cost,
+    Coverage,
+    CoverageHole,
     CurvePoint,
     Decision,
     Discordant,
@@ -35,8 +38,11 @@ from corpusgen.evaluate.report.facts import (
     Sample,
     SourceFacts,
     Spend,
+    Spots,
+    StratumCoverage,
     TeacherFacts,
     TermsDocument,
+    Variety,
 )
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202egnp.exe\x1b[31m\ud800 ' \" & ]]>"
@@ -69,6 +75,7 @@ def full_report() -> RunReport:
             Drop(stage="before asking", reason="shares 8 words in a row with the gold set", count=37),
             Drop(stage="after asking", reason="no label among the first 400 tokens", count=10, example=HOSTILE),
         ),
+        coverage=coverage(),
         spend=_spend(),
         plan=_plan(),
         generation=generation(),
@@ -280,6 +287,45 @@ def _funnel() -> tuple[FunnelStep, ...]:
             ),
         ),
     )
+
+
+def coverage() -> Coverage:
+    """A pool in which two parts were left out."""
+    draw = random.Random(3)
+    return Coverage(
+        chosen=Variety(
+            items=1500, parts_reached=41, vendi=141.4, mean_nearest=1.049, radius=1.023,
+            distinct=0.741, compression=2.54, self_repetition=0.094,
+        ),
+        random=Variety(
+            items=1500, parts_reached=38, vendi=129.97, mean_nearest=0.758, radius=1.143,
+            distinct=0.708, compression=2.57, self_repetition=0.239,
+        ),
+        passed_over=10_731,
+        dropped=249,
+        held_out=1600,
+        parts=43,
+        explained=0.061,
+        vectors="hashed words",
+        chosen_at=_cloud(draw, 380, 0.9),
+        passed_over_at=_cloud(draw, 2_000, 1.0) + _cloud(draw, 90, 0.12, 0.62, 0.5) + _cloud(draw, 60, 0.1, -0.7, 0.45),
+        dropped_at=_cloud(draw, 150, 0.7),
+        held_out_at=_cloud(draw, 190, 0.9),
+        holes=(
+            CoverageHole(words=("verdict", "judge", "appeal", "court"), items=391, chosen=0, x=0.62, y=0.5, reach=0.17,
+                         examples=("wn30-n-06559365", "wn30-n-00654885", HOSTILE)),
+            CoverageHole(words=("orbit", "planet", "moon"), items=204, chosen=3, x=-0.7, y=0.45, reach=0.14),
+        ),
+        more_holes=1,
+        strata=(
+            StratumCoverage(name="train", pool=9_120, chosen=1100),
+            StratumCoverage(name="web", pool=3_111, chosen=400),
+        ),
+    )  # fmt: skip
+
+
+def _cloud(draw: random.Random, count: int, size: float, x: float = 0.0, y: float = 0.0) -> Spots:
+    return tuple((round(draw.gauss(x, size * 0.4), 3), round(draw.gauss(y, size * 0.25), 3)) for _ in range(count))
 
 
 def _spend() -> Spend:

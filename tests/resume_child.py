@@ -24,7 +24,13 @@ async def work(path: Path, folder: Path, tokens: int | None) -> int:
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, run.asker.stopping.set)
             card = run.asker.teacher.card
             items = task.prompter.items("train")
-            wanted = prompts(items, lambda item, n: request_for(task, card, item, n), samples=1)
+            asking = task.spec.asking
+            wanted = prompts(
+                items,
+                lambda item, n: request_for(task, card, item, n),
+                samples=asking.samples,
+                per_call=asking.samples_per_call,
+            )
             try:
                 async with answers(run.asker, wanted) as records:
                     print("started", flush=True)  # noqa: T201 - the test waits for it

@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 
 from corpusgen.records import Message, Request
-from corpusgen.spec import TeacherSpec
+from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.transport import Transport
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

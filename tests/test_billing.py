@@ -8,7 +8,7 @@ import pytest
 from corpusgen.errors import RateLimited, SpecError
 from corpusgen.mock.server import Options, RateLimit, mock_teacher
 from corpusgen.records import Message, Request
-from corpusgen.spec import TeacherSpec, Unbilled
+from corpusgen.teacher_fields import TeacherSpec, Unbilled
 from corpusgen.teachers.billing import NOTHING_KNOWN, BillingFact, billing_of, load_facts, shipped_facts
 from corpusgen.teachers.registry import open_teacher
 

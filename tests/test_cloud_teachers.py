@@ -24,7 +24,7 @@ from corpusgen.provenance.policy import Decision, IntendedUse, decide
 from corpusgen.provenance.terms import TeacherRoute, load_registry
 from corpusgen.records import Completion, Message, Request
 from corpusgen.shipped import shipped
-from corpusgen.spec import TeacherSpec
+from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers import bedrock, vertex
 from corpusgen.teachers.batches import open_batches
 from corpusgen.teachers.registry import check_parameters, open_teacher, resolved

@@ -19,7 +19,6 @@ from corpusgen.fanout import answers
 from corpusgen.journal import Journal
 from corpusgen.prompting.prompts import Prompt, prompts
 from corpusgen.records import Completion, Reply, Request
-from corpusgen.spec import TeacherSpec
 from corpusgen.stages import committing
 from corpusgen.stages.committing import ROWS_PER_SHARD, commit_records, committed_shards, one_at_a_time
 from corpusgen.stages.opening import Run, open_run
@@ -28,6 +27,7 @@ from corpusgen.stages.task import load_task, request_for
 from corpusgen.store.answers import Card
 from corpusgen.store.manifest import Manifest, read_manifest
 from corpusgen.store.shards import read_records
+from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.registry import open_teacher
 from corpusgen.teachers.scripted import Scripted
 

@@ -44,6 +44,6 @@ def test_datasets_streams_a_sealed_dataset_unchanged(tmp_path: Path) -> None:
             [{"role": one.role, "content": one.content} for one in record.messages],
             record.calibrated_label,
         ]
-        for record in read_records([sealed.file])
+        for record in read_records(sealed.files)
     ]
     assert json.loads(done.stdout) == expected

@@ -203,10 +203,10 @@ def test_no_answer_of_several_is_no_answer() -> None:
         told("vllm/m", reply(choices=[{"finish_reason": "stop"}] * 2), n=2)
 
 
-def test_more_answers_than_were_asked_for_are_not_believed() -> None:
+def test_of_more_answers_than_the_several_that_were_asked_for_the_first_are_kept_and_the_rest_is_told() -> None:
     choice = {"finish_reason": "stop", "message": {"content": "a"}}
-    with pytest.raises(InvalidAnswer, match="between 1 and 2 choices"):
-        told("vllm/m", reply(choices=[choice] * 3), n=2)
+    read = told("vllm/m", reply(choices=[choice] * 3), n=2)
+    assert [(one.choice_index, one.surplus) for one in read] == [(0, 1), (1, 1)]
 
 
 def test_without_a_count_several_answers_are_booked_at_the_most_all_can_have() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flow_samples import open_corpus, write_task
 
 from corpusgen.corpus import utc_now
 from corpusgen.errors import SpecError, UnsupportedParameter, UsageError
+from corpusgen.records import Request
 from corpusgen.stages.planning import Plan, plan
-from corpusgen.stages.task import connect, load_task, request_for
+from corpusgen.stages.task import check_sizes, connect, load_task, request_for
+from corpusgen.teachers.batches import Batches, Limits
 
 HOSTED = {"script": None, "free": False}
 
@@ -94,6 +96,34 @@ async def test_a_model_that_only_one_api_serves_is_not_asked_by_the_other(tmp_pa
 async def test_a_version_where_there_are_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no versions to choose from"):
         await planned(tmp_path, "openai/gpt-4.1", api_version="2024-10-21")
+
+
+async def test_a_request_of_more_bytes_than_are_taken_fails_at_plan_with_its_item(tmp_path: Path) -> None:
+    with pytest.raises(
+        UnsupportedParameter, match=r"item 'w0': .*takes requests of at most 33,554,432 bytes"
+    ) as caught:
+        await planned(tmp_path, "anthropic/claude-opus-5", word="swan " * 6_800_000)
+    line = int(str(caught.value).partition("task.yaml:")[2].partition(":")[0])
+    assert "train" in (tmp_path / "task.yaml").read_text().splitlines()[line - 1]
+
+
+class SmallBatches:
+    """Batches that hold very little."""
+
+    limits = Limits(lines=10, size_bytes=100)
+
+    def line(self, custom_id: str, request: Request) -> bytes:
+        return request.body
+
+
+def test_a_request_that_no_batch_can_hold_fails_with_its_item(tmp_path: Path) -> None:
+    task = load_task(write_task(tmp_path, items=1))
+    teacher = connect(task, utc_now, sending=False)
+    item = next(iter(task.prompter.items("train")))
+    request = request_for(task, teacher.card, item, 0)
+    check_sizes(task, teacher, item, request, None)
+    with pytest.raises(UnsupportedParameter, match=r"task.yaml:\d+: item 'w0000': a batch of .* at most 100 bytes"):
+        check_sizes(task, teacher, item, request, cast("Batches", SmallBatches()))
 
 
 async def test_a_prompt_that_no_answer_fits_behind_fails_at_plan(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from test_ledger import AMOUNTS, ANY_SCOPES, IN_MEMORY, SCOPES, Model, intent
 
 from corpusgen.budget.amounts import DAY_US, UNITS, Amounts
 from corpusgen.budget.leases import Borrower, Lease, LeaseEnded, Leases, Lender
-from corpusgen.budget.ledger import Cap, Ledger, Reservation, balances, set_caps
+from corpusgen.budget.ledger import Cap, Ledger, Reservation, accept_overrun, balances, set_caps
 from corpusgen.corpus import Corpus
-from corpusgen.errors import BudgetExhausted
+from corpusgen.errors import BudgetExhausted, UsageOverrun
 from corpusgen.fields import Unit
 from corpusgen.journal import Journal, Transaction
 from corpusgen.stages.verifying import verify
@@ -75,6 +75,17 @@ async def test_a_lease_counts_as_promised_and_calls_are_drawn_from_it(journal: J
     assert (promised(journal), states(journal)) == (0, {"settled": 10})
     with pytest.raises(BudgetExhausted):
         await leases.grant(SCOPES, ONE, seconds=60)
+    assert not violations(journal)
+
+
+async def test_nothing_is_drawn_for_a_teacher_that_billed_above_its_bound(journal: Journal) -> None:
+    ledger, leases = Ledger(journal), Leases(journal=journal)
+    lease = await lease_of(journal)
+    call = await leases.draw(lease, intent(ONE))
+    more = Amounts(microusd=11, tokens=5, requests=1)
+    await journal.run(lambda transaction: ledger.settle(transaction, call, more))
+    with pytest.raises(UsageOverrun, match=f"--accept {call.call_id}"):
+        await leases.draw(lease, intent(ONE))
     assert not violations(journal)
 
 
@@ -306,6 +317,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.model.add(call.scopes, "promised", call.worst, -1)
         if known:
             self.journal.run_now(lambda transaction: self.ledger.settle(transaction, call, used))
+            self.journal.run_now(lambda transaction: accept_overrun(transaction, call.call_id))
             self.model.add(call.scopes, "settled", used)
         else:
             self.journal.run_now(lambda transaction: self.ledger.unknown(transaction, call, "cut"))

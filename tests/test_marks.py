@@ -93,6 +93,7 @@ async def test_a_large_pool_is_asked_as_a_small_one_is(
 async def test_what_a_run_holds_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("corpusgen.teachers.scripted.MOST_NOTED", 10)
     monkeypatch.setattr(marks, "PACK", 256)
+    monkeypatch.setattr("corpusgen.store.fresh.MOST_BYTES", 100_000)  # a window of its own, and bounded
     held: list[int] = []
     for items in (600, 2_400):
         task = write_task(tmp_path / str(items), items=items)

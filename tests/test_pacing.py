@@ -78,10 +78,38 @@ def test_in_a_longer_run_refusals_are_rarer_still(rate: int) -> None:
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_a_limit_in_the_headers_is_not_gone_beyond(rate: int) -> None:
-    result = against_bucket(rate, 0, heard=rate)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_limit_in_the_headers_is_used_like_one_that_is_told(rate: int, seed: int) -> None:
+    heard, told = (against_bucket(rate, seed, **{known: rate}) for known in ("heard", "told"))
+    assert heard.fraction >= max(0.98, told.fraction - 0.002)
+    assert (heard.refused, heard.lost) == (0, 0)
+
+
+@pytest.mark.parametrize("rate", [20, 30])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_too_much_that_was_sent_before_a_limit_was_heard_of_is_no_reason_to_cut(rate: int, seed: int) -> None:
+    result = against_bucket(rate, seed, heard=rate)
     assert result.fraction >= 0.97
-    assert result.refused == 0
+    assert result.refused <= 0.01
+
+
+def test_a_header_that_promises_far_too_much_is_not_taken_for_noise() -> None:
+    assert against_bucket(50, 0, heard=1000).refused <= 0.4
+
+
+@settings(max_examples=40, deadline=None)
+@given(rate=st.integers(20, 500), workers=st.integers(20, 300), seed=st.integers(0, 2**16), latency=st.floats(0.01, 2))
+def test_what_was_missed_before_a_limit_was_heard_of_is_made_up_for_within_it(
+    rate: int, workers: int, seed: int, latency: float
+) -> None:
+    client = Client(rates=Rates(draw=random.Random(seed).random), prompts=rate * 5, workers=workers)
+    server = Server(limiter=Unlimited(), latency_s=latency, seed=seed)
+    world = World(server=server, clients=[client], heard=rate).run()
+    assert client.answered == client.prompts
+    sent = [at for at in client.sent_at if at >= world.heard_at]
+    for first in range(0, len(sent), 7):
+        for last in range(first, len(sent), 11):
+            assert last - first + 1 <= rate * (sent[last] - sent[first] + 0.05) + 1.001
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -77,11 +77,11 @@ class BusyJournal(Journal):
 
     busy = 0
 
-    async def run(self, operation: Operation[T]) -> T:
+    async def run(self, operation: Operation[T], *, regret: Callable[[T], Operation[object]] | None = None) -> T:
         if self.busy > 0:
             self.busy -= 1
             raise StoreError("another process has been writing for 60 s; try again")
-        return await super().run(operation)
+        return await super().run(operation, regret=regret)
 
 
 @pytest.fixture

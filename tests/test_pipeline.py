@@ -84,7 +84,7 @@ def test_a_teacher_without_log_probabilities_teaches_by_what_it_writes(tmp_path:
     job, found = distilled(edited(spec, (", top_logprobs: 5", "")), corpus)
     assert found["teacher_accuracy"] == 1.0
     assert job.sealed is not None
-    columns = read_columns([job.sealed.file], ["calibrated_label", "label_logprobs"]).to_pydict()
+    columns = read_columns(job.sealed.files, ["calibrated_label", "label_logprobs"]).to_pydict()
     assert set(columns["calibrated_label"]) == {"animal", "plant"}
     assert set(map(str, columns["label_logprobs"])) == {"None"}
 

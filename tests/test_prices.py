@@ -19,7 +19,8 @@ from corpusgen.budget.prices import PerMtok, Rate, Tier, rate_of
 from corpusgen.budget.rate import dearest, rate_from
 from corpusgen.errors import PriceUnknown, SpecError
 from corpusgen.records import Usage, canonical_json
-from corpusgen.spec import Price, TeacherSpec, load_spec
+from corpusgen.spec import load_spec
+from corpusgen.teacher_fields import Price, TeacherSpec
 from corpusgen.teachers.wire import read_completion
 
 TODAY = date(2026, 11, 21)

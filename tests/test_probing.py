@@ -29,6 +29,7 @@ def honest(asked: dict[str, Any]) -> dict[str, Any]:
         body["usage"] |= {"completion_tokens": asked["max_tokens"]}
     if "top_logprobs" in asked:
         body["choices"][0]["logprobs"] = ranked(("yes", -0.5), ("no", -1.5))
+    body["choices"] *= asked.get("n", 1)
     return body
 
 
@@ -57,9 +58,9 @@ async def test_a_teacher_that_keeps_its_word_is_as_said() -> None:
     async with prober() as asking:
         probe = await asking.probe()
     assert probe.ok
-    assert probe.calls == 5
+    assert probe.calls == 6
     assert {one.check for one in probe.findings if one.outcome == "as said"} >= {
-        *("answer", "model", "usage", "input bound", "max_tokens", "logprobs", "seed"),
+        *("answer", "model", "usage", "input bound", "max_tokens", "logprobs", "seed", "choices"),
     }
 
 
@@ -77,6 +78,10 @@ def too_likely(asked: dict[str, Any], body: dict[str, Any]) -> None:
 
 def silent(asked: dict[str, Any], body: dict[str, Any]) -> None:
     body["choices"][0]["logprobs"] = None
+
+
+def one_of_several(asked: dict[str, Any], body: dict[str, Any]) -> None:
+    del body["choices"][1:]
 
 
 def endless(asked: dict[str, Any], body: dict[str, Any]) -> None:
@@ -100,6 +105,7 @@ def different() -> Change:
         (no_count, "usage", "no count came"),
         (too_likely, "logprobs", "add up to at most 1.8"),
         (silent, "logprobs", "none came"),
+        (one_of_several, "choices", "1 of 2 answers came in one call"),
         (endless, "max_tokens", "400 tokens of at most 16"),
         (different(), "seed", "at the same seed"),
     ],
@@ -123,7 +129,7 @@ async def test_in_a_corpus_every_call_is_booked(tmp_path: Path) -> None:
         async with prober(corpus=corpus) as asking:
             probe = await asking.probe()
         settled = {one.unit: one.settled for one in balances(corpus.journal, ["corpus"])}
-        assert (settled["requests"], settled["microusd"]) == (5, probe.microusd)
+        assert (settled["requests"], settled["microusd"]) == (6, probe.microusd)
         assert not violations(corpus.journal)
     assert probe.microusd
 

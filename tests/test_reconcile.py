@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from command import corpusgen
-from flow_samples import NOON, asker_of, endpoint, open_corpus, prompts, states, violations, write_task
+from flow_samples import NOON, asker_of, endpoint, open_corpus, prompt, prompts, states, violations, write_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from teacher_samples import server
@@ -22,7 +22,7 @@ from teacher_samples import server
 from corpusgen.budget.ledger import Balance, balances
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus, microseconds
-from corpusgen.errors import InvalidAnswer, TeacherError, TeacherTimeout, UsageError
+from corpusgen.errors import InvalidAnswer, TeacherError, TeacherTimeout, UsageError, UsageOverrun
 from corpusgen.fanout import answers
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import prompts as every_prompt
@@ -167,6 +167,45 @@ def test_a_bill_above_the_promise_is_booked_in_full(corpus: Corpus) -> None:
     assert states(corpus.journal)["overrun"] == 1
     assert money(corpus).settled == sum(billed.microusd for billed in answered(corpus)) + worst + 1
     assert not violations(corpus.journal)
+
+
+@pytest.mark.parametrize("state", ["unknown", "settled"])
+def test_a_teacher_that_an_export_bills_above_a_bound_is_asked_nothing_more_until_somebody_accepts_it(
+    corpus: Corpus, state: str
+) -> None:
+    at, key, _, reserved, _ = calls(corpus, state)[-1]
+    bill = export_of(line(reserved + 7, key=key))
+    found = reconcile(corpus, bill)
+    assert any(f"--accept {at} " in note for note in found.notes)
+    told = f"used more in call {at} than was possible"
+    with pytest.raises(UsageOverrun, match=told):
+        asyncio.run(ask_one(corpus))
+    assert not reconcile(corpus, bill).confirmed
+    assert accept(corpus, [at], by="ann", reason="looked at it").notes
+    assert not [note for note in reconcile(corpus, bill).notes if "--accept" in note]
+    asyncio.run(ask_one(corpus))
+    assert not violations(corpus.journal)
+
+
+async def ask_one(corpus: Corpus) -> None:
+    asker = asker_of(corpus, lambda _: ScriptedAnswer(text="more"), rate=RATE)
+    async with answers(asker, [prompt("another question", 99)]) as records:
+        assert len([record async for record in records]) == 1
+
+
+def test_a_line_that_bears_our_name_of_a_batchs_line_is_of_that_call(corpus: Corpus) -> None:
+    name = "corpusgen-0123456789abcdef"
+    first, second, *_ = [row[0] for row in calls(corpus, "unknown")]
+
+    def in_batch(transaction: Transaction) -> None:
+        for number, call_id in enumerate((first, second)):
+            sql = "update calls set batch_id = ?, batch_line = ? where call_id = ?"
+            transaction.execute(sql, (name, number, call_id))
+
+    corpus.journal.run_now(in_batch)
+    found = reconcile(corpus, export_of(replace(line(3), custom_id=f"{name}-1")))
+    assert [change.call.call_id for change in found.confirmed] == [second]
+    assert (found.unmatched, len(found.freed)) == (0, 3)
 
 
 def test_an_export_of_one_provider_frees_nothing_of_another(corpus: Corpus) -> None:

@@ -17,10 +17,12 @@ from corpusgen.provenance.policy import Decision
 from corpusgen.provenance.terms import TermsDocument
 from corpusgen.stages.opening import judge
 from corpusgen.stages.sealing import Sealed, seal, sealed_dataset
-from corpusgen.stages.selecting import DATA_FILE, Filters, Selection, find_selection, select, selections
+from corpusgen.stages.selecting import Filters, Selection, data_file, find_selection, select, selections
 from corpusgen.stages.task import Task, connect, load_task
 from corpusgen.stages.training import find_student, train_sealed
 from corpusgen.store.shards import read_records, write_shard
+
+DATA_FILE = data_file("train")
 
 
 @pytest.fixture
@@ -106,7 +108,8 @@ def forge(corpus: Corpus, chosen: Selection, file: object) -> None:
     fields = {name: getattr(file, name) for name in ("name", "rows", "sha256", "size_bytes")}
     corpus.journal.run_now(
         lambda transaction: transaction.execute(
-            "update datasets set manifest = json_set(manifest, '$.file', json(?)) where name = ? and version = ?",
+            "update datasets set manifest = json_set(manifest, '$.files.train', json(?))"
+            " where name = ? and version = ?",
             (json.dumps(fields), chosen.name, chosen.version),
         )
     )
@@ -133,7 +136,7 @@ def test_changed_terms_stop_sealing_and_training(task: Task, corpus: Corpus) -> 
 
 def test_a_flipped_bit_is_found_before_and_after_sealing(task: Task, corpus: Corpus) -> None:
     made = sealed(task, corpus)
-    flip(made.file)
+    flip(made.file())
     with pytest.raises(CorpusDamaged, match=DATA_FILE):
         sealed_dataset(corpus, "kinds")
     with pytest.raises(CorpusDamaged):

@@ -42,7 +42,7 @@ from corpusgen.errors import (
     UsageError,
 )
 from corpusgen.records import Api, Message, Reply, Request
-from corpusgen.spec import TeacherSpec
+from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.billing import shipped_rows
 from corpusgen.teachers.reading import most_output
 from corpusgen.teachers.registry import _kinds, check_parameters, known_teachers, open_teacher

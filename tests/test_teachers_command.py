@@ -50,7 +50,7 @@ def test_what_would_cost_money_is_named_before_it_is_asked(monkeypatch: pytest.M
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     ran = corpusgen("teachers", "check", "openai/gpt-4.1", "--live")
     assert ran.code == 2
-    assert "5 calls, at most" in ran.stderr
+    assert "6 calls, at most" in ran.stderr
     assert "add --yes" in ran.stderr
 
 
@@ -101,5 +101,5 @@ async def test_a_teacher_of_a_spec_is_asked_within_a_corpus_and_booked_there(tmp
         assert (await asyncio.to_thread(corpusgen, "verify", *here)).code == 0
         with open_corpus(tmp_path / "corpus") as corpus:
             settled = {str(one.unit): one.settled for one in balances(corpus.journal, ["corpus"])}
-    assert settled["requests"] == mock.bill.requests == 5
+    assert settled["requests"] == mock.bill.requests == 6
     assert settled["microusd"] > 0

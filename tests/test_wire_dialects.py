@@ -87,8 +87,13 @@ def test_when_no_choice_can_be_read_the_first_failure_is_told() -> None:
         of_several(7, 7)
 
 
-@pytest.mark.parametrize(("texts", "most", "said"), [("ab", 1, "exactly one"), ("", 3, "between 1"), ("abcd", 3, "4")])
-def test_no_choice_and_more_than_were_asked_for_are_refused(texts: str, most: int, said: str) -> None:
+def test_of_more_choices_than_the_several_that_were_asked_for_the_first_are_kept_and_the_others_counted() -> None:
+    assert [(one.text, one.surplus) for one in of_several("a", "b", "c", "d", most=3)] == [("a", 1), ("b", 1), ("c", 1)]
+    assert {one.surplus for one in of_several("a", "b", "c")} == {0}
+
+
+@pytest.mark.parametrize(("texts", "most", "said"), [("ab", 1, "exactly one"), ("", 3, "between 1")])
+def test_no_choice_and_two_where_one_was_asked_for_are_refused(texts: str, most: int, said: str) -> None:
     with pytest.raises(InvalidAnswer, match=said):
         of_several(*texts, most=most)
 

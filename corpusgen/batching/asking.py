@@ -14,6 +14,7 @@ from corpusgen.fanout import MOST_UNREADABLE
 from corpusgen.journal import Operation, Transaction
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Request
+from corpusgen.screen import withheld
 from corpusgen.store.answers import known_answers, store_request
 
 CHUNK: Final = 256
@@ -84,6 +85,7 @@ class _Asking:
     failures: dict[str, TeacherError] = field(default_factory=dict)
     full: BudgetExhausted | MustWait | None = None
     """Why no more could be handed over; what is collected may make room."""
+    screened: set[bytes] = field(default_factory=set)
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,11 +120,19 @@ class _Asking:
         wanted: dict[bytes, tuple[Prompt, Request]] = {}
         still = []
         for prompt, request in self.lacking(self.left):
-            if not self._given_up(prompt, request.key):
+            if not self._given_up(prompt, request.key) and self._may_leave(prompt, request):
                 still.append(prompt)
                 wanted.setdefault(request.key, (prompt, request))
         self.left = still
         return wanted
+
+    def _may_leave(self, prompt: Prompt, request: Request) -> bool:
+        if request.key not in self.screened:
+            if (reason := withheld(request, self.batcher.asker.blocked)) is not None:
+                self.failures[prompt.record_id] = reason
+                return False
+            self.screened.add(request.key)
+        return True
 
     def _given_up(self, prompt: Prompt, key: bytes) -> bool:
         error = self.watch.errors.get(key)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from corpusgen.fields import Per, Unit
+from corpusgen.frozen import quickly_made
 
 UNITS: tuple[Unit, ...] = ("microusd", "tokens", "requests", "compute_us")
 """What a call uses."""
@@ -16,6 +17,7 @@ CAPPED: tuple[Unit, ...] = (*UNITS, "wall_us")
 DAY_US = 86_400_000_000
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Amounts:
     """So much of each unit."""
@@ -40,7 +42,12 @@ class Amounts:
 
     def exceeds(self, other: Amounts) -> bool:
         """True when any unit is more than the other's."""
-        return any(mine > theirs for mine, theirs in zip(self.each, other.each, strict=True))
+        return (
+            self.microusd > other.microusd
+            or self.tokens > other.tokens
+            or self.requests > other.requests
+            or self.compute_us > other.compute_us
+        )
 
 
 NOTHING = Amounts()

@@ -12,7 +12,17 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from corpusgen.budget.amounts import DAY_US, UNITS, Amounts
-from corpusgen.budget.ledger import POLL_S, Intent, MustWait, Reservation, end_leases, latest_us, note_call, promise
+from corpusgen.budget.ledger import (
+    POLL_S,
+    Intent,
+    MustWait,
+    Reservation,
+    end_leases,
+    latest_us,
+    note_call,
+    promise,
+    refuse_stopped,
+)
 from corpusgen.errors import BudgetExhausted, CorpusgenError
 from corpusgen.fields import Unit
 from corpusgen.journal import Journal, Transaction
@@ -40,7 +50,10 @@ class Lender(Protocol):
         ...
 
     async def draw(self, lease: Lease, intent: Intent) -> Reservation:
-        """A committed promise out of a lease; the call may be sent. Raises LeaseEnded."""
+        """A committed promise out of a lease; the call may be sent.
+
+        Raises LeaseEnded, and UsageOverrun for a teacher that billed above its bound and was not accepted.
+        """
         ...
 
     async def renew(self, lease: Lease, *, seconds: float) -> Lease:
@@ -130,6 +143,7 @@ def _renew(transaction: Transaction, lease: Lease, lasting_us: int, owner_id: in
 
 
 def _draw(transaction: Transaction, lease: Lease, intent: Intent, owner_id: int) -> Reservation:
+    refuse_stopped(transaction, intent.teacher)
     scopes, left = _open(transaction, lease, owner_id)
     if intent.worst.exceeds(Amounts(**dict(zip(UNITS, left, strict=True)))):
         raise LeaseEnded(f"lease {lease.lease_id} does not cover the call; give it back and ask for another")

@@ -21,6 +21,7 @@ import apsw
 from corpusgen.budget.amounts import CAPPED, DAY_US, NOTHING, UNITS, Amounts, in_period, period_of, shown, unit_name
 from corpusgen.errors import BudgetExhausted, CorpusgenError, InvalidAnswer, NotSent, TeacherError, UsageOverrun
 from corpusgen.fields import Per, Unit
+from corpusgen.frozen import quickly_made
 from corpusgen.journal import About, Journal, Operation, Transaction, marks, owner_alive, portions
 
 _LOOKUP = 400
@@ -30,6 +31,7 @@ POLL_S = 0.2
 """How often a waiting reservation looks whether another process freed something."""
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Intent:
     """One try of one request, before it is sent."""
@@ -44,6 +46,7 @@ class Intent:
     price_version: str
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Reservation:
     """A committed promise; the call may be sent."""
@@ -111,6 +114,15 @@ class _Bound:
     scopes: tuple[str, ...]
     accounts: list[Accounts]
     capped: list[tuple[str, Unit, _Account]]
+
+    def promise(self, amounts: Amounts) -> None:
+        """Book so much as promised."""
+        for unit, need in zip(UNITS, amounts.each, strict=True):
+            if need:
+                for accounts in self.accounts:
+                    account = accounts[unit]
+                    account.promised += need
+                    account.changed = True
 
 
 @dataclass(kw_only=True)
@@ -232,14 +244,18 @@ class _Book:
         for call_id, scopes in closed:
             together.setdefault(scopes, []).append(closing[call_id])
         for scopes, ones in together.items():
+            settled, promised, unconfirmed = (
+                [sum(each) for each in zip(*figures, strict=True)]
+                for figures in (
+                    [one.settled for one in ones],
+                    [one.promised for one in ones],
+                    [one.unconfirmed for one in ones],
+                )
+            )
             for scope in scopes.split("\n"):
                 accounts = self.accounts(scope)
                 for at, unit in enumerate(UNITS):
-                    accounts[unit].add(
-                        settled=sum([one.settled[at] for one in ones]),
-                        promised=-sum([one.promised[at] for one in ones]),
-                        unconfirmed=sum([one.unconfirmed[at] for one in ones]),
-                    )
+                    accounts[unit].add(settled=settled[at], promised=-promised[at], unconfirmed=unconfirmed[at])
 
     def write(self) -> None:
         self.close_waiting()
@@ -257,6 +273,7 @@ class _Book:
             )
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class _Closing:
     """What becomes of a call, and how much of what it had promised was used."""
@@ -332,32 +349,25 @@ class Ledger:
                     await self.recover()
 
     async def _ask_once(self, operation: Operation[Reservation]) -> Reservation:
-        pending = self._journal.start(operation)
-        try:
-            return await asyncio.shield(pending)
-        except asyncio.CancelledError:
-            await self._give_back(pending)
-            raise
+        return await self._journal.run(operation, regret=self._give_back)
 
-    async def _give_back(self, pending: asyncio.Future[Reservation]) -> None:
-        with suppress(CorpusgenError):  # refused: there is nothing to give back
-            promised = await pending
-            await self._journal.run(lambda transaction: self.release(transaction, promised, "cancelled before sending"))
+    def _give_back(self, promised: Reservation) -> Operation[None]:
+        return lambda transaction: self.release(transaction, promised, "cancelled before sending")
 
     def freed(self) -> None:
         """Wake the reservation that waits; call after a promise was closed."""
-        self._freed.set()
-        self._freed = asyncio.Event()  # a new one, so that nobody's wake-up is cleared by somebody else
+        if self._line.locked():  # nobody else waits for it
+            self._freed.set()
+            self._freed = asyncio.Event()  # a new one, so that nobody's wake-up is cleared by somebody else
 
     def settle(
         self, transaction: Transaction, reservation: Reservation, used: Amounts, *, request_id: str | None = None
     ) -> None:
         """Book what the answer says was used, in full even above the reservation (then the state is ``overrun``)."""
-        state = "overrun" if used.exceeds(reservation.worst) else "settled"
-        _close(transaction, reservation, state=state, settled=used, request_id=request_id)
-        if replace(used, compute_us=0).exceeds(reservation.worst):  # our own time stops nobody else's work
+        over = used.exceeds(reservation.worst)
+        _close(transaction, reservation, state="overrun" if over else "settled", settled=used, request_id=request_id)
+        if over and replace(used, compute_us=0).exceeds(reservation.worst):  # our own time stops nobody else's work
             stop_teacher(transaction, reservation.call_id)
-            transaction.shared.pop(refuse_stopped, None)
 
     def release(self, transaction: Transaction, reservation: Reservation, reason: str) -> None:
         """Free a promise of which it is known that nothing is owed."""
@@ -513,6 +523,7 @@ def stop_teacher(transaction: Transaction, call_id: int) -> None:
         " where cast(value as integer) < cast(excluded.value as integer)",
         (_overrun_of(teacher), str(call_id)),
     )
+    transaction.shared.pop(refuse_stopped, None)
 
 
 def accept_overrun(transaction: Transaction, call_id: int) -> None:
@@ -561,10 +572,7 @@ def promise(
         _check(bound, amounts, sends)
     except BudgetExhausted as error:
         raise BudgetExhausted(f"{error}{book.ahead}") from None
-    for unit, need in zip(UNITS, amounts.each, strict=True):
-        if need:
-            for accounts in bound.accounts:
-                accounts[unit].add(promised=need)
+    bound.promise(amounts)
     return bound.scopes
 
 
@@ -891,11 +899,14 @@ def set_right(transaction: Transaction, call_id: int, state: Literal["settled", 
     if not rows:
         return False
     *worst, scopes = rows[0]
-    over = any(mine > theirs for mine, theirs in zip(used.each, worst, strict=True))
+    bound = Amounts(**dict(zip(UNITS, worst, strict=True)))
+    over = used.exceeds(bound)
     transaction.execute(
         "update calls set state = ?, microusd = ?, tokens = ?, requests = ?, compute_us = ? where call_id = ?",
         ("overrun" if over else state, *used.each, call_id),
     )
+    if replace(used, compute_us=0).exceeds(bound):
+        stop_teacher(transaction, call_id)
     for scope in scopes.split("\n"):
         accounts = _book(transaction).accounts(scope)
         for unit, settled, unconfirmed in zip(UNITS, used.each, worst, strict=True):

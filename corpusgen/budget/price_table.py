@@ -16,7 +16,8 @@ from corpusgen.budget.rate import STANDARD, PerMtok, Rate, Tier, rate_from, tier
 from corpusgen.errors import Problem, SpecError
 from corpusgen.fields import MicroUsd
 from corpusgen.shipped import shipped
-from corpusgen.spec import Figures, Price, TierPrice, problems, read_yaml
+from corpusgen.spec import problems, read_yaml
+from corpusgen.teacher_fields import Figures, Price, TierPrice
 
 
 class HostedPrice(Price):

@@ -13,7 +13,7 @@ from corpusgen.budget.price_table import PriceTable, rate_of_price, shipped_pric
 from corpusgen.budget.public_prices import public_tiers
 from corpusgen.budget.rate import BATCH, MTOK, STANDARD, PerMtok, Rate, Tier, rate_from, tier_name
 from corpusgen.errors import PriceUnknown
-from corpusgen.spec import TeacherSpec
+from corpusgen.teacher_fields import TeacherSpec
 
 __all__ = ["MTOK", "PerMtok", "Rate", "Tier", "rate_of"]
 

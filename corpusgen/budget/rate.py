@@ -59,7 +59,7 @@ class Tier:
 
     def at(self, input_tokens: int) -> PerMtok:
         """The price of a request with so much input."""
-        return self.reachable(input_tokens)[-1]
+        return self.reachable(input_tokens)[-1] if self.long else self.base
 
     def reachable(self, input_bound: int) -> list[PerMtok]:
         """The prices a request with at most so much input may have."""
@@ -104,7 +104,7 @@ class Rate:
         if usage.billed_microusd is not None and not self.free:
             return Amounts(microusd=usage.billed_microusd, tokens=usage.total_tokens, requests=1)
         tiers = self._tiers_of(usage.service_tier)
-        microusd = max(tier.at(usage.input_tokens).cost(usage) for tier in tiers)
+        microusd = max([tier.at(usage.input_tokens).cost(usage) for tier in tiers])
         if not usage.counted:
             microusd = max(microusd, self.worst(usage.input_tokens, usage.output_tokens).microusd)
         return Amounts(microusd=microusd, tokens=usage.total_tokens, requests=1)

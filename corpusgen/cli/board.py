@@ -17,6 +17,7 @@ from corpusgen.errors import Interrupted
 from corpusgen.progress import Progress
 
 if TYPE_CHECKING:
+    from corpusgen.fanout import Counts
     from corpusgen.stages.opening import Run
 
 T = TypeVar("T")
@@ -43,7 +44,11 @@ class Board:
         """A new stage begins."""
         self.stage, self.total, self.began = stage, total, time.monotonic()
         run = self.current()
-        self.done_before = run.asker.counts.done if run else 0
+        self.done_before = self.counts_of(run).done if run else 0
+
+    def counts_of(self, run: Run) -> Counts:
+        """What whoever is asking now has counted: the teachers, or their judge."""
+        return run.judge.asker.counts if run.judge and self.stage == "judge" else run.asker.counts
 
     def snapshot(self) -> Progress:
         """What the display shows now."""
@@ -52,7 +57,7 @@ class Board:
             return Progress(stage=self.stage)
         from corpusgen.budget.ledger import balances
 
-        counts = run.asker.counts
+        counts = self.counts_of(run)
         found = {one.unit: one for one in balances(run.corpus.journal, [f"run:{run.run_id}"])}
         money, tokens, requests = found.get("microusd"), found.get("tokens"), found.get("requests")
         done = counts.done - self.done_before
@@ -72,7 +77,7 @@ class Board:
             cap_microusd=money.cap if money else None,
             tokens_spent=tokens.settled if tokens else 0,
             tokens_cap=tokens.cap if tokens else None,
-            requests=counts.sent,
+            requests=run.sent,
             requests_cap=requests.cap if requests else None,
             note=run.lane.note,
             seconds_left=(self.total - done) / rate if self.total and rate else None,
@@ -116,6 +121,7 @@ def _stop(board: Board, task: asyncio.Future[T]) -> None:
         click.echo("\nstopping: batches that were handed over go on at the provider", err=True)
         return
     click.echo(
-        f"\nstopping: {run.asker.counts.in_flight} calls under way are waited for and kept; Ctrl-C again cuts them off",
+        f"\nstopping: {board.counts_of(run).in_flight} calls under way are waited for and kept;"
+        " Ctrl-C again cuts them off",
         err=True,
     )

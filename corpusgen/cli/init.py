@@ -47,6 +47,15 @@ teachers:
 budget: {{tokens: 1000000}}
 
 asking: {{limit: 1000, order: margin, first_round: 200, round: 200}}
+
+# What is worth asking and keeping. Each part is optional; what is dropped has its row: corpusgen query "from drops"
+curate:
+  near: {{}}   # of texts that say almost the same, the first is asked about; another number or name is another text
+  # decontaminate: {{files: [{{path: exam.jsonl}}]}}   # keeps out what the student will be tested on
+  # pii: {{kinds: {{email: mask, phone: mask}}}}   # personal data; keys and passwords are never sent anyway
+  # injection: {{action: report}}   # remarks on texts that try to command the teacher
+  # quality: {{length: {{min_words: 3, sides: [prompt]}}, language: {{allowed: [en], sides: [prompt]}}}}
+  # active: {{first: 200, round: 200, most: 1000}}   # asks in rounds until more labels would not help
 """
 
 LOCAL = """\

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -30,18 +30,31 @@ def status(corpus_folder: Path, as_json: bool) -> None:
     for one in found["balances"]:
         click.echo(balance_line(one))
     for one in found["runs"]:
-        click.echo(f"  run {one['run_id']} of {one['task']}: {one['status']}, started {one['started']}")
+        lacking = f", {one['unanswered']:,} without an answer" if one["unanswered"] else ""
+        click.echo(f"  run {one['run_id']} of {one['task']}: {one['status']}{lacking}, started {one['started']}")
     for one in found["batches"]:
         click.echo(_batch_line(one))
     for one in found["teachers"] if len(found["teachers"]) > 1 else ():
         told = f"{counted(one['calls'], 'call')}, {counted(one['answers'], 'answer')}, {money(one['microusd'])}"
         click.echo(f"  teacher {one['teacher']} ({one['role']}): {told}")
+    for line in _model_lines(found["models"]):
+        click.echo(line)
     for one in found["drops"]:
         click.echo(_drop_line(one))
     for one in found["datasets"]:
         click.echo(f"  dataset {one['dataset']}: {one['status']}, {one['rows']} rows")
     for one in found["students"]:
         click.echo(f"  student {one['student_id']} of {one['dataset']}")
+
+
+def _model_lines(models: list[Mapping[str, Any]] | None) -> Iterator[str]:
+    """Who answered instead of the model that was asked."""
+    if models is None:
+        yield "  who answered cannot be told: a shard cannot be read; corpusgen verify says which"
+    for one in models or ():
+        if one["another"]:
+            told = f"{counted(one['records'], 'record')} of {one['teacher']} came from another model"
+            yield f"  {told}: {shorten(harmless(one['served']), 200)}"
 
 
 def _drop_line(one: Mapping[str, Any]) -> str:

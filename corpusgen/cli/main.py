@@ -16,6 +16,7 @@ COMMANDS = {
     "budget": "budget",
     "distill": "distill",
     "evaluate": "student",
+    "diff": "dataset",
     "export": "dataset",
     "gc": "verify",
     "init": "init",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,6 +40,7 @@ Bill:       GET {mock.origin}/bill; Ctrl-C ends the server and prints it
 @click.option("--untold", is_flag=True, help="Say nothing of limits: no headers, no Retry-After.")
 @click.option("--batch-delay", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds of a batch.")
 @click.option("--require-key", metavar="KEY", help="Refuse whoever has another key, as Bearer or x-api-key.")
+@click.option("--log", type=click.Path(path_type=Path, dir_okay=False), help="Add all that arrives to this file.")
 @click.option("--labels", metavar="A,B,…", default="", help="Answer with one of these words.")
 @click.option("--list", "listing", is_flag=True, help="Name every fault and leave.")
 @json_option
@@ -76,6 +78,7 @@ def _options(
     batch_delay: float,
     require_key: str | None,
     labels: str,
+    log: Path | None,
 ) -> Options:
     from corpusgen.mock.bill import Prices
     from corpusgen.mock.plan import parse_faults
@@ -97,6 +100,7 @@ def _options(
         batch_delay_s=batch_delay,
         key=require_key,
         labels=tuple(filter(None, (label.strip() for label in labels.split(",")))),
+        log=log,
         port=port,
     )
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from corpusgen.fields import Unit
     from corpusgen.records import Json
     from corpusgen.stages.opening import Run
-    from corpusgen.stages.planning import Plan, TeacherPlan
+    from corpusgen.stages.planning import Plan, SplitPlan, TeacherPlan
     from corpusgen.stages.task import Task
 
 
@@ -69,8 +69,8 @@ def _told(made: Plan) -> str:
             "teacher",
             f"{made.teacher}: {made.decision.outcome} under {', '.join(made.decision.terms_ids) or 'no terms'}",
         ),
-        ("requests", f"{made.to_send:,} to send; {figures['known']:,} of {figures['requests']:,} are answered already"),
-        *([("", f"up to {most:,} with questions asked again")] if most > made.to_send else []),
+        ("requests", f"{_to_send(made)}; {figures['known']:,} of {figures['requests']:,} are answered already"),
+        *([("", f"up to {most:,} with questions asked again")] if most > made.requests.low else []),
         ("tokens", f"{tokens['low']:,} to {tokens['high']:,}, likely {tokens['likely']:,}"),
         ("money", f"{money(dollars['low'])} to {money(dollars['high'])}, likely {money(dollars['likely'])}"),
         ("time", _seconds(figures["wall_s"])),
@@ -78,7 +78,10 @@ def _told(made: Plan) -> str:
         *([("limits", limits)] if (limits := _limits(made)) else []),
         *([("compute", compute)] if (compute := _compute(made)) else []),
         *(
-            (split.split, f"{split.read:,} read, {split.unique:,} unique, {split.asked:,} to be asked")
+            (
+                split.split,
+                f"{split.read:,} read,{_dropped(split)} {split.unique:,} unique, {split.asked:,} to be asked",
+            )
             for split in made.splits
             if split.read
         ),
@@ -88,11 +91,23 @@ def _told(made: Plan) -> str:
     return "\n".join(f"{name:<9} {said}" for name, said in lines)
 
 
+def _dropped(split: SplitPlan) -> str:
+    """What ``curate`` drops, with a space before and a comma behind."""
+    by_check = ", ".join(f"{count:,} {check}" for check, count in sorted(split.dropped.items()))
+    return f" {sum(split.dropped.values()):,} dropped ({by_check})," if by_check else ""
+
+
+def _to_send(made: Plan) -> str:
+    """Calls, and how many answers they ask for where that is more."""
+    calls, answers = int(made.requests.low), made.to_send
+    return f"{answers:,} to send" if calls >= answers else f"{calls:,} to send, for {answers:,} answers"
+
+
 def _teacher(one: TeacherPlan) -> tuple[str, str]:
     """One of several teachers: its part of it all, and what the terms say of it."""
     figures = one.to_json()
     requests, tokens, dollars = figures["requests_range"], figures["tokens"], figures["microusd"]
-    share = f"up to {one.to_send:,} answers" if one.role == "fallback" else f"{one.to_send:,} answers"
+    share = f"up to {one.to_send:,} answers" if one.role in ("fallback", "judge") else f"{one.to_send:,} answers"
     told = (
         f"{one.name}: {share}, {requests['low']:,} to {requests['high']:,} requests, likely {requests['likely']:,};"
         f" {tokens['low']:,} to {tokens['high']:,} tokens; {money(dollars['low'])} to {money(dollars['high'])}, likely"
@@ -176,7 +191,9 @@ def run(
     else:
         shared = f", {found['elsewhere']} from other corpora" if found["elsewhere"] else ""
         sent = f"{found['records']} records, {found['requests']} requests sent, {found['known']} answers known"
-        click.echo(f"{sent}{shared}")
+        judged = f", {found['judged']} judged" if "judged" in found else ""
+        judged += f" ({found['unscored']} without a score)" if found.get("unscored") else ""
+        click.echo(f"{sent}{shared}{judged}")
         for line in plan_told(came_to):
             click.echo(line)
 

@@ -16,8 +16,8 @@ from corpusgen.errors import PartialFailure, UsageError
 
 if TYPE_CHECKING:
     from corpusgen.corpus import Corpus
-    from corpusgen.spec import TeacherSpec
     from corpusgen.stages.probing import Probe
+    from corpusgen.teacher_fields import TeacherSpec
 
 
 @click.group()
@@ -56,7 +56,7 @@ def install(name: str, as_json: bool) -> None:
 
 @teachers.command()
 @click.argument("target", metavar="NAME|SPEC")
-@click.option("--live", is_flag=True, help="Ask it up to five short questions. That costs what five short calls cost.")
+@click.option("--live", is_flag=True, help="Ask it up to six short questions. That costs what six short calls cost.")
 @click.option("--yes", "agreed", is_flag=True, help="Agree to what --live costs.")
 @click.option("--budget", metavar="usd=0.05,requests=5", help="The most that --live may cost.")
 @click.option("--base-url", help="Address of the server, for a NAME without one.")
@@ -115,7 +115,7 @@ def _named(
 ) -> TeacherSpec:
     from pydantic import ValidationError
 
-    from corpusgen.spec import TeacherSpec
+    from corpusgen.teacher_fields import TeacherSpec
 
     try:
         return TeacherSpec(name=name, parameters={"max_tokens": 16}, base_url=base_url, key_env=key_env, api=api)

@@ -27,13 +27,18 @@ class Repeat:
 
 def normalised(text: str) -> str:
     """The text folded for comparison: NFKC, no case, single spaces."""
-    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(folded.split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).casefold()
+    elif text.isprintable() and "  " not in text:  # nothing but single spaces in it: nothing to take apart
+        return text.lower().strip(" ")
+    else:
+        text = text.lower()
+    return " ".join(text.split())
 
 
 def fingerprint(text: str) -> int:
     """128-bit xxh3 of the normalised text."""
-    return xxhash.xxh3_128_intdigest(normalised(text).encode())
+    return xxhash.xxh3_128_intdigest(normalised(text).encode("utf-8", "surrogatepass"))
 
 
 def told_apart(items: Iterable[T], *, text: Callable[[T], str], seen: Marks) -> Iterator[tuple[T, bool]]:

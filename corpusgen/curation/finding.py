@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+PASSES: Final = "passes"
+"""The reason of a finding that only tells a score; every other finding that is kept is a remark."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,3 +29,8 @@ class Finding:
     """The text it repeats or leaks, by name."""
     detail: str | None = None
     """What is particular to this text: the passage that matches, the words that differ."""
+
+
+def is_remark(finding: Finding) -> bool:
+    """Whether there is something to report although the text is kept."""
+    return finding.kept and finding.reason != PASSES

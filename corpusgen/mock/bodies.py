@@ -43,6 +43,7 @@ def _changing(
     *,
     usable: bool = False,
     extra_output_tokens: int = 0,
+    most_choices: int | None = None,
     apis: frozenset[Api] = TALKING,
 ) -> Kind:
     async def act(exchange: Exchange) -> None:
@@ -55,6 +56,7 @@ def _changing(
         act=act,
         usable=usable,
         extra_output_tokens=extra_output_tokens,
+        most_choices=most_choices,
         apis=apis,
         change=change,
     )
@@ -115,6 +117,37 @@ def _unchanged(dialect: Dialect, reply: Reply) -> Reply:
 
 def _two_choices(dialect: Dialect, reply: Reply) -> Reply:
     return {**reply, "choices": [*reply["choices"], {**reply["choices"][0], "index": 1}]}
+
+
+def _of_several(change: Callable[[list[Reply]], list[Reply]]) -> Change:
+    """The reply with other choices, where several were asked for."""
+
+    def changed(dialect: Dialect, reply: Reply) -> Reply:
+        choices = reply["choices"]
+        return reply if len(choices) < 2 else {**reply, "choices": change(choices)}
+
+    return changed
+
+
+def _last(spoil: Callable[[Reply], Reply]) -> Change:
+    return _of_several(lambda choices: [*choices[:-1], spoil(choices[-1])])
+
+
+def _broken(choice: Reply) -> Reply:
+    return {**choice, "error": {"code": 502, "message": "mock teacher: this choice was lost"}}
+
+
+def _emptied(choice: Reply) -> Reply:
+    worded = {"text": ""} if "text" in choice else {"message": {**choice["message"], "content": ""}}
+    return {**choice, **worded, "logprobs": None}
+
+
+def _withheld(choice: Reply) -> Reply:
+    return {**_emptied(choice), "finish_reason": "content_filter"}
+
+
+def _cut(choice: Reply) -> Reply:
+    return {**choice, "finish_reason": "length"}
 
 
 def _in_words(spelt: bytes) -> Body:
@@ -218,5 +251,26 @@ BODIES: Final = (
         usable=True,
         apis=_OPENAI,
     ),
+    _changing("one-choice", "one answer, however many were asked for", _unchanged, most_choices=1, usable=True),
+    _changing(
+        "fewer-choices",
+        "one answer less than were asked for",
+        _of_several(lambda choices: choices[:-1]),
+        usable=True,
+        apis=_WITH_CHOICES,
+    ),
+    _changing(
+        "more-choices",
+        "one answer more than the several that were asked for",
+        _of_several(lambda choices: [*choices, {**choices[0], "index": len(choices)}]),
+        usable=True,
+        apis=_WITH_CHOICES,
+    ),
+    _changing("broken-choice", "an error in place of the last answer", _last(_broken), usable=True, apis=_WITH_CHOICES),
+    _changing("empty-choice", "no words in the last answer", _last(_emptied), usable=True, apis=_WITH_CHOICES),
+    _changing(
+        "refused-choice", "the last answer withheld by a filter", _last(_withheld), usable=True, apis=_WITH_CHOICES
+    ),
+    _changing("cut-choice", "the last answer cut off at max_tokens", _last(_cut), usable=True, apis=_WITH_CHOICES),
     _kind("string-logprobs", "a log-probability in words", _logprob(b'"likely"'), _OPENAI, usable=True),
 )

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from corpusgen.mock.answer import DIALECTS
 from corpusgen.mock.bill import Bill, Prices
@@ -42,6 +43,8 @@ class Options:
     """From a batch's submission to its results."""
     batch_life_s: float = _A_DAY_S
     """After which a batch expires."""
+    log: Path | None = None
+    """A file to which everything that arrives is added, a JSON line a request; keys are left out."""
     host: str = "127.0.0.1"
     port: int = 0
     clock: Callable[[], float] = time.monotonic
@@ -118,6 +121,8 @@ class Desk:
         return self._tries[key]
 
     def _answer(self, question: Question, kind: Kind | None) -> Answer:
+        if kind is not None and kind.most_choices is not None:
+            question = replace(question, choices=min(question.choices, kind.most_choices))
         answer = answer_to(question, self.options.labels)
         if question.prefixes:
             answer = replace(answer, usage=self._cache.usage(question, answer.usage))

@@ -119,6 +119,8 @@ class Kind:
     """Whether the client may keep what comes back as an answer."""
     extra_output_tokens: int = 0
     """Tokens charged and reported beyond the answer's own."""
+    most_choices: int | None = None
+    """The most answers that are given, and charged for, however many are asked for."""
     place: Literal["answer", "address", "batch"] = "answer"
     """``address``: no request ever arrives, so it is had by asking another address (see ``addresses``); ``batch``:
     happens to a whole batch."""

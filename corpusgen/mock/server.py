@@ -11,8 +11,11 @@ import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
+
+import orjson
 
 from corpusgen.mock.addresses import bad_addresses
 from corpusgen.mock.answer import DIALECTS
@@ -138,6 +141,8 @@ class MockTeacher:
         heard = await hear(reader)
         if heard is None:
             return False
+        if self.options.log is not None:
+            _write_down(self.options.log, heard)
         if self.options.key is not None and not _has_key(heard, self.options.key):
             refused = self._refused(heard, 401, "the key is wrong; it is what --require-key says")
             closing = self._tell(refused, heard, writer)
@@ -247,6 +252,12 @@ class MockTeacher:
             case "POST", "v1", "messages", "count_tokens":
                 return json_told(count_tokens(heard.body, heard.headers))
         return None
+
+
+def _write_down(log: Path, heard: Heard) -> None:
+    with log.open("ab") as file:
+        line = {"method": heard.method, "path": heard.path, "body": heard.body.decode("utf-8", "replace")}
+        file.write(orjson.dumps(line) + b"\n")
 
 
 def _limits(options: Options) -> Limits:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from corpusgen.errors import LocatedError, Problem, PromptError
 from corpusgen.prompting.conversations import COLUMN, Turns
+from corpusgen.prompting.quoting import quoted, row_key
 from corpusgen.prompting.templates import TemplateError, fill, variables
 from corpusgen.records import Message
 from corpusgen.spec import parse_yaml, problems
@@ -42,6 +43,7 @@ class _FrontMatter(BaseModel):
     licence: str = "NOASSERTION"
     api: Literal["chat", "completion"] = "chat"
     inputs: tuple[_Name, ...] = Field(min_length=1)
+    quote: tuple[_Name, ...] = ()
     example: str | None = None
 
 
@@ -62,6 +64,8 @@ class PromptFile:
     api: Literal["chat", "completion"]
     licence: str
     inputs: tuple[str, ...]
+    quote: tuple[str, ...] = ()
+    """Inputs that stand between markers of their row wherever they are used, so that they cannot pass for prompt."""
     example: str | None
     blocks: tuple[_Block, ...]
 
@@ -83,7 +87,7 @@ class PromptFile:
         self, values: Mapping[str, str], examples: str, turns: tuple[Message, ...] = ()
     ) -> tuple[Message, ...]:
         """The messages for one item; its conversation stands where the prompt has room for it."""
-        known = {**values, EXAMPLES: examples}
+        known = {**self._told(values), EXAMPLES: examples}
         found: list[Message] = []
         for block in self.blocks:
             if block.role == "messages":
@@ -94,7 +98,14 @@ class PromptFile:
 
     def render_examples(self, rows: list[Mapping[str, str]]) -> str:
         """The worked examples, one after the other."""
-        return "".join(fill(self.example or "", row) for row in rows)
+        return "".join(fill(self.example or "", self._told(row)) for row in rows)
+
+    def _told(self, values: Mapping[str, str]) -> Mapping[str, str]:
+        """The values as they stand in the prompt."""
+        if not self.quote:
+            return values
+        key = row_key(values)
+        return {name: quoted(value, key) if name in self.quote else value for name, value in values.items()}
 
 
 def load_prompt(path: Path) -> PromptFile:
@@ -117,6 +128,7 @@ def load_prompt(path: Path) -> PromptFile:
         api=front.api,
         licence=front.licence,
         inputs=front.inputs,
+        quote=front.quote,
         example=front.example,
         blocks=blocks,
     )
@@ -173,6 +185,7 @@ def _problems(path: Path, front: _FrontMatter, lines: Lines, blocks: tuple[_Bloc
         yield Problem(
             file=path, line=lines[("inputs",)], field="inputs", message=f"{name!r} is taken; use another name"
         )
+    yield from _quote_problems(path, front, lines)
     for block in blocks:
         yield from _unknown_variables(path, block.line, "", block.text, {*front.inputs, EXAMPLES})
         if block.role == "messages":
@@ -188,6 +201,17 @@ def _problems(path: Path, front: _FrontMatter, lines: Lines, blocks: tuple[_Bloc
     if blocks[-1].role not in ("user", "messages"):
         yield Problem(file=path, line=blocks[-1].line, field="", message="the last block must be user: or messages:")
     yield from _example_problems(path, front, lines, blocks)
+
+
+def _quote_problems(path: Path, front: _FrontMatter, lines: Lines) -> Iterator[Problem]:
+    for name in front.quote:
+        if name not in front.inputs:
+            known = ", ".join(front.inputs)
+            message = f"{name!r} is not among the inputs, which are {known}; only inputs are quoted"
+            yield Problem(file=path, line=lines[("quote",)], field="quote", message=message)
+        elif name == COLUMN:
+            message = "a conversation is sent as turns of its own, not as text in a block; take messages out"
+            yield Problem(file=path, line=lines[("quote",)], field="quote", message=message)
 
 
 def _conversation_problems(path: Path, front: _FrontMatter, block: _Block) -> Iterator[Problem]:

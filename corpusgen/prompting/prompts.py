@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from corpusgen.frozen import quickly_made, worked_out_once
 from corpusgen.prompting.prompt_file import ANSWERS, PromptFile, load_prompt
 from corpusgen.prompting.seeds import Seed, read_golds, read_seeds
 from corpusgen.records import Message, Request, Split
@@ -17,6 +18,7 @@ from corpusgen.spec import Located, Seeds
 SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "gold")
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Item:
     """Something to ask about: a seed with its place in the task."""
@@ -29,18 +31,56 @@ class Item:
     gold: str | None
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """One item with the request that will be sent for it; ``ordinal`` is its place in the run."""
+    """One item with the request that will be sent for it; ``ordinal`` is its place in the run.
+
+    A request for several answers (``n``) is still one prompt; its answers take as many places from ``ordinal`` on.
+    """
 
     item: Item
     request: Request
     ordinal: int
+    known: frozenset[int] = frozenset()
+    """Which of its answers are records already, counted from 0."""
+    name: str | None = None
+    """What its record is called, where it is one of several answers that is now asked for by itself."""
 
-    @cached_property
+    @worked_out_once
     def record_id(self) -> str:
-        """Name of the record the answer becomes: sha256 of the split and the request key, in hex."""
+        """Name of the record the (first) answer becomes: sha256 of the split and the request key, in hex."""
+        if self.name is not None:
+            return self.name
         return hashlib.sha256(self.item.split.encode() + self.request.key).hexdigest()
+
+    @worked_out_once
+    def count(self) -> int:
+        """How many answers are asked for in one call."""
+        return int(self.request.parameters.get("n", 1))
+
+    @worked_out_once
+    def record_ids(self) -> tuple[str, ...]:
+        """Names of the records of all its answers; after the first, their number is hashed too."""
+        return (self.record_id, *(_further_record_id(self, at) for at in range(1, self.count)))
+
+
+def part_of_prompt(prompt: Prompt, at: int) -> Prompt:
+    """The so-manieth answer of a prompt, asked for by itself; its record keeps its name and place."""
+    request = asking_for(prompt.request, 1, prompt.request.sample_index + at)
+    return Prompt(item=prompt.item, request=request, ordinal=prompt.ordinal + at, name=prompt.record_ids[at])
+
+
+def _further_record_id(prompt: Prompt, at: int) -> str:
+    return hashlib.sha256(prompt.item.split.encode() + prompt.request.key + at.to_bytes(2)).hexdigest()
+
+
+def asking_for(request: Request, count: int, sample: int) -> Request:
+    """The same question, asked for so many answers in one call, the first of which is this sample of the item."""
+    parameters = {name: value for name, value in request.parameters.items() if name != "n"}
+    if count > 1:
+        parameters["n"] = count
+    return replace(request, parameters=parameters, sample_index=sample)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +91,10 @@ class Prompter:
     file: PromptFile
     examples: str
     example_sources: tuple[str, ...]
+    treat: Callable[[Sequence[str]], Sequence[str]] | None = None
+    """What the texts of a seed go through, together, when it is read, such as the masking of personal data."""
+    extra_columns: tuple[str, ...] = ()
+    """Columns that are read beside those the prompt shows."""
 
     @classmethod
     def of(cls, located: Located) -> Prompter:
@@ -91,38 +135,59 @@ class Prompter:
         seeds: Seeds | None = getattr(self.located.spec.seeds, split)
         if seeds is None:
             return iter(())
-        return read_seeds(_seed_file(self.located, seeds, "seeds", split), seeds, self.file.inputs, self.file.room)
+        path, columns = _seed_file(self.located, seeds, "seeds", split), (*self.file.inputs, *self._more(split))
+        found = read_seeds(path, seeds, columns, self.file.room)
+        return found if self.treat is None else map(partial(_treated, self.treat, self.file.inputs), found)
+
+    def _more(self, split: Split) -> tuple[str, ...]:
+        return tuple(name for name in self.extra_columns if split == "train" and name not in self.file.inputs)
 
     def _golds(self, split: Split) -> Iterator[tuple[str, str | None]]:
         seeds: Seeds | None = getattr(self.located.spec.seeds, split)
         if seeds is None:
             return iter(())
-        return read_golds(_seed_file(self.located, seeds, "seeds", split), seeds, self.file.inputs, self.file.room)
+        path, columns = _seed_file(self.located, seeds, "seeds", split), (*self.file.inputs, *self._more(split))
+        return read_golds(path, seeds, columns, self.file.room)
 
     def item(self, seed: Seed, split: Split) -> Item:
         """One seed as something to ask about."""
+        values = {name: seed.values[name] for name in self.file.inputs}
         return Item(
             item_id=seed.item_id,
             split=split,
-            input=seed.values[self.located.spec.input],
-            messages=self.file.messages(seed.values, self.examples, seed.turns),
+            input=values[self.located.spec.input],
+            messages=self.file.messages(values, self.examples, seed.turns),
             # The worked examples are in the prompt, so the answer descends from them as well.
             source_ids=(f"{seed.source}#{seed.item_id}", *self.example_sources),
             gold=seed.gold,
         )
 
 
+def _treated(treat: Callable[[Sequence[str]], Sequence[str]], inputs: Sequence[str], seed: Seed) -> Seed:
+    """The seed with what the prompt shows of it treated."""
+    names = [name for name in inputs if name in seed.values]
+    texts = treat([*(seed.values[name] for name in names), *(turn.content for turn in seed.turns)])
+    values = {**seed.values, **dict(zip(names, texts, strict=False))}
+    turns = zip(seed.turns, texts[len(names) :], strict=True)
+    return replace(seed, values=values, turns=tuple(replace(turn, content=text) for turn, text in turns))
+
+
 Requester = Callable[[Item, int], Request]
 """Makes the request for the n-th sample of an item."""
 
 
-def prompts(items: Iterator[Item], requester: Requester, *, samples: int, first_ordinal: int = 0) -> Iterator[Prompt]:
-    """A prompt for every sample of every item, numbered in order."""
+def prompts(
+    items: Iterator[Item], requester: Requester, *, samples: int, per_call: int = 1, first_ordinal: int = 0
+) -> Iterator[Prompt]:
+    """Prompts for every sample of every item, numbered in order; one call asks for ``per_call`` samples at most."""
     ordinal = first_ordinal
     for item in items:
-        for sample in range(samples):
-            yield Prompt(item=item, request=requester(item, sample), ordinal=ordinal)
-            ordinal += 1
+        for sample in range(0, samples, per_call):
+            request, count = requester(item, sample), min(per_call, samples - sample)
+            yield Prompt(
+                item=item, request=request if count == 1 else asking_for(request, count, sample), ordinal=ordinal
+            )
+            ordinal += count
 
 
 def _seed_file(located: Located, seeds: Seeds, *place: str) -> Path:

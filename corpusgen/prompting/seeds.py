@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from corpusgen.errors import Problem, SeedError
+from corpusgen.frozen import quickly_made
 from corpusgen.marks import Marks, mark_of
 from corpusgen.prompting.conversations import COLUMN, Turns, turns_of
 from corpusgen.prompting.conversations import text_of as conversation_text
@@ -23,6 +25,7 @@ _LONGEST_CELL = 2**31 - 1
 """Rows held while their ids are looked up together."""
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Seed:
     """One item of a seed file; ``row`` counts from 1."""
@@ -190,6 +193,8 @@ def _require(path: Path, columns: list[str], found: list[str], row: _Row | None 
 
 
 def _parquet(path: Path, columns: list[str]) -> Iterator[_Row]:
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # as store/shards.py says, whichever is read first
+
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -11,18 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusgen.curation.active import first_round, next_round
-from corpusgen.curation.exact import Repeat, without_repeats
 from corpusgen.evaluate.calibration import Calibration, CalibrationChoice, choose_calibration
-from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Item, Prompt, prompts
 from corpusgen.records import Record
 from corpusgen.stages import studying
 from corpusgen.stages.lanes import lane_answers
 from corpusgen.stages.opening import Run
-from corpusgen.stages.task import Task
+from corpusgen.stages.pool import Pool, read_pool
 
 if TYPE_CHECKING:  # a run that is answered already, or writes free text, needs no student and its libraries
+    from corpusgen.curate_fields import Active
+    from corpusgen.curation.stopping import Expected, Point
     from corpusgen.distill.students.bag import BagStudent, TextSpace
+    from corpusgen.stages.steering import Steering
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -46,35 +47,10 @@ class Round:
     labels: int
     chosen_by: str
     student: BagStudent
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pool:
-    """What may be asked about, repeats dropped, and how many went where.
-
-    Labels are asked for in rounds, each among everything that is left, so their pool is held in memory; free text's
-    is not (``stages.writing``).
-    """
-
-    items: tuple[Item, ...]
-    read: int
-    repeats: tuple[Repeat, ...]
-    leaks: tuple[Repeat, ...]
-
-    @property
-    def unique(self) -> int:
-        """How many items say something new."""
-        return len(self.items)
-
-    @property
-    def repeated(self) -> int:
-        """How many say what another says."""
-        return len(self.repeats)
-
-    @property
-    def leaked(self) -> int:
-        """How many say what a validation or gold item says."""
-        return len(self.leaks)
+    measured: Point | None = None
+    """How far it agrees with the teacher, where that steers what is asked."""
+    expected: Expected | None = None
+    """What another round was expected to bring."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +66,8 @@ class Asked:
     space: TextSpace | None
     """What the pool's text taught, where the choice of what to ask needed it."""
     rounds: tuple[Round, ...]
+    ended: str | None = None
+    """Why no more was asked, where that was decided on the way."""
 
 
 Watch: TypeAlias = Callable[[str, int | None], None]
@@ -98,58 +76,6 @@ Watch: TypeAlias = Callable[[str, int | None], None]
 
 def no_watch(stage: str, total: int | None) -> None:
     """Nobody is watching."""
-
-
-def read_pool(run: Run) -> Pool:
-    """The pool, with everything that was dropped from it noted in the journal."""
-    pool = unique_pool(run.task)
-    note_drops(run, "dedup", "exact repeat", pool.repeats)
-    note_drops(run, "decontaminate", "same text as a validation or gold item", pool.leaks)
-    return pool
-
-
-def unique_pool(task: Task) -> Pool:
-    """The pool without repeats, and without what validation or gold already say."""
-    held_out: dict[int, str] = {}
-    for split in ("validation", "gold"):
-        _unique(task.prompter.items(split), held_out, [])
-    reserved = set(held_out.values())
-    dropped: list[Repeat] = []
-    read = list(task.prompter.items("train"))
-    kept = tuple(_unique(read, held_out, dropped))
-    return Pool(
-        items=kept,
-        read=len(read),
-        repeats=tuple(repeat for repeat in dropped if repeat.repeat_of not in reserved),
-        leaks=tuple(repeat for repeat in dropped if repeat.repeat_of in reserved),
-    )
-
-
-def _unique(items: Iterable[Item], known: dict[int, str], repeats: list[Repeat]) -> list[Item]:
-    return list(
-        without_repeats(
-            items,
-            name=lambda item: f"{item.split}:{item.item_id}",
-            text=lambda item: item.input,
-            report=repeats.append,
-            known=known,
-        )
-    )
-
-
-def note_drops(run: Run, stage: str, reason: str, repeats: Sequence[Repeat]) -> None:
-    """Note in the journal which items were dropped, and whose repeats they are."""
-    rows = [(run.run_id, stage, repeat.item_id, reason, repeat.repeat_of) for repeat in repeats]
-    if not rows:
-        return
-
-    def operation(transaction: Transaction) -> None:
-        transaction.connection.executemany(
-            "insert into drops(run_id, stage, item_id, reason, repeat_of) values(?, ?, ?, ?, ?) on conflict do nothing",
-            rows,
-        )
-
-    run.corpus.journal.run_now(operation)
 
 
 async def ask_items(run: Run, items: Sequence[Item], first_ordinal: int) -> list[Record]:
@@ -175,6 +101,7 @@ def prompts_about(run: Run, items: Iterable[Item], first_ordinal: int) -> Iterab
         iter(items),
         run.requester,
         samples=run.task.spec.asking.samples,
+        per_call=run.task.spec.asking.samples_per_call,
         first_ordinal=first_ordinal,
     )
 
@@ -215,19 +142,27 @@ def gold_of(run: Run, labelled: Sequence[Labelled]) -> Integers:
     return np.array([names.index(item.item.gold or "") for item in labelled], np.int64)
 
 
-async def ask_for_labels(run: Run, watch: Watch = no_watch) -> Asked:
-    """All the labels a run asks for: validation, a seeded random first round, then rounds of what is uncertain."""
-    asking = run.task.spec.asking
+async def ask_for_labels(run: Run, watch: Watch = no_watch, *, later: int = 0) -> Asked:
+    """All the labels a run asks for: validation, a seeded random first round, then rounds of what is uncertain.
+
+    ``later`` items will be asked about afterwards, under the same budget.
+    """
+    asking, active = run.task.spec.questions, run.task.spec.curate.active
     validation = await ask_validation(run, watch)
     pool = await asyncio.to_thread(read_pool, run)
     limit = min(asking.limit, len(pool.items))
     first = min(asking.first_round if asking.order == "margin" else limit, limit)
-    rounds = _Rounds(run=run, pool=pool, watch=watch, limit=limit)
-    await rounds.ask(rounds.opening(first), "file" if asking.order == "file" else "random")
+    rounds = Rounds(run=run, pool=pool, watch=watch, limit=limit)
+    steered = _steering(run, active, rounds, later) if active else None
+    opening = await steered.opening(first) if steered else rounds.opening(first)
+    await rounds.ask(opening, "file" if asking.order == "file" else "random")
     choice = _choose(run, validation, rounds.train)
     rounds.calibration = choice.chosen if choice else None
     if asking.order == "margin":
-        await _ask_what_is_uncertain(run, rounds, asking.round, limit)
+        await _begin_rounds(run, rounds)
+        if steered is None:
+            await _ask_what_is_uncertain(rounds, asking.round, limit)
+    ended = await steered.go_on(validation) if steered else None
     return Asked(
         pool=pool,
         train=tuple(rounds.train),
@@ -236,15 +171,25 @@ async def ask_for_labels(run: Run, watch: Watch = no_watch) -> Asked:
         choice=choice,
         space=rounds.space,
         rounds=tuple(rounds.finished),
+        ended=ended,
     )
 
 
-async def _ask_what_is_uncertain(run: Run, rounds: _Rounds, size: int, limit: int) -> None:
+def _steering(run: Run, settings: Active, rounds: Rounds, later: int) -> Steering:
+    from corpusgen.stages.steering import steering  # its curves take libraries that other orders do without
+
+    return steering(run, settings, rounds, later)
+
+
+async def _begin_rounds(run: Run, rounds: Rounds) -> None:
     if rounds.train and not teachable(rounds.train, rounds.calibration)[0]:
         message = f"none of the first {rounds.asked} answers is a label; look at them with corpusgen query"
         raise run.task.located.error(message, "labels", "names")
     rounds.space = await asyncio.to_thread(learn_pool, run, rounds.pool)
     await rounds.study("random")
+
+
+async def _ask_what_is_uncertain(rounds: Rounds, size: int, limit: int) -> None:
     while rounds.left and rounds.asked < limit:
         await rounds.ask(await rounds.uncertain(min(size, limit - rounds.asked)), "margin")
         await rounds.study("margin")
@@ -269,7 +214,7 @@ def _choose(run: Run, validation: Sequence[Labelled], sample: Sequence[Labelled]
 
 
 @dataclass(kw_only=True)
-class _Rounds:
+class Rounds:
     """What has been asked of the pool so far."""
 
     run: Run
@@ -290,7 +235,7 @@ class _Rounds:
 
     def opening(self, count: int) -> list[int]:
         """Positions of the first round."""
-        asking = self.run.task.spec.asking
+        asking = self.run.task.spec.questions
         if asking.order == "file":
             return list(range(count))
         return first_round([item.item_id for item in self.pool.items], count=count, seed=asking.seed)
@@ -304,12 +249,17 @@ class _Rounds:
         self.train += labelled
         self.sample = self.sample or len(labelled)
 
+    @property
+    def taught(self) -> BagStudent:
+        """The latest student."""
+        assert self.student is not None
+        return self.student
+
     async def uncertain(self, count: int) -> list[int]:
         """Positions of what the student is least sure of."""
-        assert self.student is not None
         rest = sorted(self.left)
         texts = [self.pool.items[at].input for at in rest]
-        scores = await asyncio.to_thread(self.student.log_probabilities, texts)
+        scores = await asyncio.to_thread(self.taught.log_probabilities, texts)
         ids = [self.pool.items[at].item_id for at in rest]
         seed = self.run.task.spec.asking.seed
         return [rest[at] for at in next_round(scores, ids, count=count, seed=seed)]
@@ -322,16 +272,32 @@ class _Rounds:
         )
 
     def _fit(self) -> BagStudent:
+        usable, targets = teachable(self.train, self.calibration)
+        return self.fit([item.item.input for item in usable], targets)
+
+    def fit(self, texts: Sequence[str], targets: Floats) -> BagStudent:
+        """A student of some of what is known: texts with their label probabilities."""
         from corpusgen.distill.selection import ways_to_fit
         from corpusgen.distill.students.bag import design, fit
 
-        usable, targets = teachable(self.train, self.calibration)
-        names = self.run.asker.facts.label_names or ()
-        way = ways_to_fit("soft")[0] if self.run.task.spec.student.loss == "soft" else ways_to_fit("hard")[1]
-        texts, run = [item.item.input for item in usable], self.run
+        names, run = self.run.asker.facts.label_names or (), self.run
+        way = ways_to_fit("soft")[0] if run.task.spec.student.loss == "soft" else ways_to_fit("hard")[1]
         worst_us = studying.worst_study_us(texts, len(names))
         with studying.studying(run.corpus, run.task, run.run_id, f"round {len(self.finished) + 1}", worst_us):
             return fit(design(self.space, texts), targets, names, way)
+
+    def lesson(self) -> tuple[list[str], Floats, npt.NDArray[np.bool_]]:
+        """Every text with a label, what the teacher makes of it, and whether it is of the random sample."""
+        usable, targets = teachable(self.train, self.calibration)
+        sample = {item.record_id for item in self.train[: self.sample]}
+        return [one.item.input for one in usable], targets, np.array([one.record_id in sample for one in usable])
+
+    def said_of(self, labelled: Sequence[Labelled]) -> tuple[list[str], Integers]:
+        """The texts that the teacher gave a label, and which."""
+        usable = [item for item in labelled if not np.isnan(item.logprobs).all()]
+        if not usable:
+            return [], np.zeros(0, np.int64)
+        return [one.item.input for one in usable], teachable(usable, self.calibration)[1].argmax(axis=1)
 
 
 def teachable(labelled: Sequence[Labelled], calibration: Calibration | None) -> tuple[list[Labelled], Floats]:

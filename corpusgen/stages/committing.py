@@ -7,6 +7,7 @@ import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import apsw
 
@@ -16,13 +17,16 @@ from corpusgen.garbage import seldom_collected
 from corpusgen.journal import Transaction, storage_errors
 from corpusgen.records import SCHEMA_VERSION, Record
 from corpusgen.stages.rereading import reader_of
-from corpusgen.store.answers import Card, stored_records
+from corpusgen.store.answers import PER_SHARD, Card, stored_records
 from corpusgen.store.durable import unwritable
 from corpusgen.store.manifest import Manifest, ShardEntry, write_manifest
-from corpusgen.store.shards import WRITER_VERSION, ShardFile, write_shard
 from corpusgen.teachers.teacher import Teacher
 
-ROWS_PER_SHARD = 10_000
+if TYPE_CHECKING:  # an answered run writes no shard, and is over before Arrow could be read
+    from corpusgen.store.fresh import Block
+    from corpusgen.store.shards import ShardFile
+
+ROWS_PER_SHARD = PER_SHARD
 """Records of one shard: those whose place in the run falls into the same ten thousand."""
 
 
@@ -75,6 +79,8 @@ def committed_shards(corpus: Corpus) -> list[ShardEntry]:
 
 
 def _commit_block(corpus: Corpus, teachers: Sequence[Teacher], dataset: str, split: str, block: int) -> None:
+    from corpusgen.store.shards import write_shard
+
     first = block * ROWS_PER_SHARD
     where = "r.dataset = ? and r.split = ? and r.shard is null and r.ordinal between ? and ?"
     values = (dataset, split, first, first + ROWS_PER_SHARD - 1)
@@ -82,10 +88,35 @@ def _commit_block(corpus: Corpus, teachers: Sequence[Teacher], dataset: str, spl
     with storage_errors(corpus.journal.path), reader:  # one snapshot for the rows and their number
         number = _next_number(reader, dataset, split)
         name = f"{split}-{number:05d}.parquet"
-        records = assembled(reader, reader_of(corpus, teachers), where, values)
-        file = write_shard(corpus.shard_folder(dataset), name, records)
+        file = _written_from_memory(corpus, (dataset, split, block), name, where, values) or write_shard(
+            corpus.shard_folder(dataset), name, assembled(reader, reader_of(corpus, teachers), where, values)
+        )
         last = reader.execute(f"select max(rowid) from records r where {where}", values).get  # noqa: S608 - own text
     corpus.journal.run_now(lambda transaction: _note(transaction, dataset, split, file, where, values, int(str(last))))
+
+
+def _written_from_memory(
+    corpus: Corpus, block: Block, name: str, where: str, values: tuple[object, ...]
+) -> ShardFile | None:
+    """The shard of what this process still has as columns; None unless that is just what the journal has."""
+    from corpusgen.store.fresh import NotTheSame, fresh_of
+    from corpusgen.store.shards import write_batches
+
+    reader = corpus.journal.reader
+    ids = reader.execute(f"select record_id from records r where {where} order by 1", values)  # noqa: S608 - own text
+    names = [cast("bytes", row[0]) for row in ids]
+    window = fresh_of(corpus).take(block, len(names))
+    runs = reader.execute(f"select distinct run_id from records r where {where}", values)  # noqa: S608 - own text
+    if window is None or window.facts != {str(run): _facts(reader, str(run)) for (run,) in runs.fetchall()}:
+        return None
+    try:
+        return write_batches(corpus.shard_folder(block[0]), name, window.batches(names))
+    except NotTheSame:
+        return None
+
+
+def _facts(reader: apsw.Connection, run_id: str) -> RunFacts:
+    return RunFacts.from_json(str(reader.execute("select facts from runs where run_id = ?", (run_id,)).get))
 
 
 def _next_number(reader: apsw.Connection, dataset: str, split: str) -> int:
@@ -102,8 +133,7 @@ def assembled(
     for stored in stored_records(reader, where, values):
         run_id, card_id = stored.row.run_id, stored.answer.card_id
         if run_id not in facts:
-            text = reader.execute("select facts from runs where run_id = ?", (run_id,)).get
-            facts[run_id] = RunFacts.from_json(str(text))
+            facts[run_id] = _facts(reader, run_id)
         if card_id not in cards:
             cards[card_id] = Card.from_json(
                 str(reader.execute("select card from cards where card_id = ?", (card_id,)).get)
@@ -120,6 +150,8 @@ def _note(
     values: tuple[object, ...],
     last: int,
 ) -> None:
+    from corpusgen.store.shards import WRITER_VERSION
+
     name = f"{dataset}/{file.name}"
     transaction.execute(
         "insert into shards values(?, ?, ?, ?, ?, ?, ?, ?, ?)",

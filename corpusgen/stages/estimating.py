@@ -14,8 +14,8 @@ from typing import Literal
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus
 from corpusgen.records import Json
-from corpusgen.spec import RateLimits
 from corpusgen.stages.task import Task
+from corpusgen.teacher_fields import RateLimits
 from corpusgen.teachers.teacher import Teacher
 
 INPUT_OF_BYTES = (0.12, 0.28, 1.0)
@@ -110,20 +110,25 @@ class Learned:
 
 def learned_of(corpus: Corpus, task: Task) -> Learned | None:
     """What is known from this teacher's answers to tasks of this name; for estimates, never for caps."""
-    most = int(task.teacher.parameters["max_tokens"])
-    values = (task.teacher.name, task.spec.name)
+    asking = task.spec.asking
+    # The mean of what calls ask for: the last call about an item asks for the rest of its samples.
+    per_call = asking.samples / -(-asking.samples // asking.samples_per_call)
+    most = per_call * int(task.teacher.parameters["max_tokens"])
+    values = (task.teacher.name, task.spec.name, asking.samples_per_call)
     answers, given, answered, reserved, microseconds, batched, settled, compute_us = corpus.journal.query(
         "select count(*), sum(a.input_tokens), sum(a.output_tokens), sum(c.reserved_tokens),"
         " sum(iif(c.batch_id is null, a.received_us - a.sent_us, 0)), count(c.batch_id), sum(c.microusd),"
         " avg(a.compute_us)"
-        " from answers a join calls c using (call_id) join runs r using (run_id) where c.teacher = ? and r.task = ?",
+        " from answers a join calls c using (call_id) join runs r using (run_id) where c.teacher = ? and r.task = ?"
+        " and coalesce(json_extract(r.spec, '$.asking.samples_per_call'), 1) = ?",
         values,
     )[0]
     if not answers or reserved - answers * most <= 0:  # none, or asked with another max_tokens
         return None
     calls, unconfirmed = corpus.journal.query(
         "select count(*), coalesce(sum(iif(c.state = 'unknown', c.reserved_microusd, 0)), 0)"
-        " from calls c join runs r using (run_id) where c.teacher = ? and r.task = ? and c.state != 'promised'",
+        " from calls c join runs r using (run_id) where c.teacher = ? and r.task = ? and c.state != 'promised'"
+        " and coalesce(json_extract(r.spec, '$.asking.samples_per_call'), 1) = ?",
         values,
     )[0]
     records, wider = corpus.journal.query(
@@ -148,7 +153,7 @@ class PerRequest:
     input_bound: float
     longest_input: float
     """The same where an answer that does not fit its schema is asked for again, in the same conversation."""
-    most_output: int
+    most_output: float
     worst_microusd: float
 
 
@@ -183,9 +188,13 @@ class Estimator:
 
     def _wider(self) -> Estimate:
         """The share of answers that may be asked for twice: a label was left out, or a schema not kept to."""
-        told = None if self.learned is None else self.learned.wider
+        told, together = None if self.learned is None else self.learned.wider, self.task.spec.asking.samples_per_call
+        further = float(together > 1)  # at most one call more for what did not come
         if self.task.schema is not None:
-            return Estimate(low=0.0, likely=LIKELY_REPAIRED if told is None else told, high=1.0)
+            likely = LIKELY_REPAIRED if told is None else told
+            return Estimate(low=0.0, likely=together * likely, high=together + further)
+        if further:
+            return Estimate(low=0.0, likely=0.0, high=further)
         asked = self.task.teacher.parameters.get("top_logprobs")
         widest = self.teacher.card.capabilities.top_logprobs
         if self.task.spec.kind != "label" or not isinstance(asked, int) or asked >= widest:

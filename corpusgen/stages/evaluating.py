@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ from corpusgen.stages.asking import (
 )
 from corpusgen.stages.opening import Run
 
+if TYPE_CHECKING:  # only runs that are steered have any
+    from corpusgen.curation.stopping import Expected
+
 Integers: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -40,6 +43,8 @@ class Curve:
     chosen_by: str
     agreement: float
     gold_accuracy: float
+    expected: Expected | None = None
+    """What one round more was expected to gain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +134,19 @@ def _curve(yardstick: Yardstick, texts: Sequence[str], truth: Integers) -> list[
             number=one.number,
             labels=one.labels,
             chosen_by=one.chosen_by,
-            agreement=_share(best(one.student.log_probabilities(held_out)) == said),
+            agreement=_agreement(one, held_out, said),
             gold_accuracy=_share(best(one.student.log_probabilities(texts)) == truth),
+            expected=one.expected,
         )
         for one in yardstick.rounds
     ]
+
+
+def _agreement(one: Round, held_out: Sequence[str], said: Integers) -> float:
+    """As it was counted when it decided about the next round, or else now."""
+    if one.measured is not None:
+        return one.measured.agreement
+    return _share(best(one.student.log_probabilities(held_out)) == said)
 
 
 def _share(right: npt.NDArray[np.bool_]) -> float:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from corpusgen.evaluate.report import facts, gather
+from corpusgen.stages.asking import Asked
 from corpusgen.stages.outcome import Outcome
+
+if TYPE_CHECKING:  # only runs that are steered have any
+    from corpusgen.curation.stopping import Expected
 
 
 def headline(outcome: Outcome) -> facts.Headline | None:
@@ -37,27 +42,55 @@ def _aims(outcome: Outcome) -> Iterator[facts.Aim]:
 
 
 def curve(outcome: Outcome) -> facts.LearningCurve | None:
-    """The student after each round."""
-    if outcome.evaluated is None or outcome.asked is None or not outcome.evaluated.curve:
+    """The student after each round; without gold, where its rounds were steered by how far it agreed."""
+    if outcome.asked is None:
         return None
-    points = tuple(
+    points = _measured_on_gold(outcome) or _measured_on_the_way(outcome.asked)
+    if not points:
+        return None
+    teacher = outcome.evaluated.gap.teacher.value if outcome.evaluated else None
+    wanted = outcome.run.task.spec.aims.retention
+    measured = outcome.asked.rounds[-1].measured
+    return facts.LearningCurve(
+        points=points,
+        heldout_items=measured.items if measured else len(outcome.asked.validation),
+        teacher_accuracy=teacher,
+        target_accuracy=None if wanted is None or teacher is None else wanted * teacher,
+        ended=outcome.asked.ended or "",
+    )
+
+
+def _measured_on_gold(outcome: Outcome) -> tuple[facts.CurvePoint, ...]:
+    return tuple(
         facts.CurvePoint(
             round=one.number,
             labels=one.labels,
             agreement=one.agreement,
             gold_accuracy=one.gold_accuracy,
             chosen_by=one.chosen_by,
+            expected=_expected(one.expected),
         )
-        for one in outcome.evaluated.curve
+        for one in (outcome.evaluated.curve if outcome.evaluated else ())
     )
-    teacher = outcome.evaluated.gap.teacher.value
-    wanted = outcome.run.task.spec.aims.retention
-    return facts.LearningCurve(
-        points=points,
-        heldout_items=len(outcome.asked.validation),
-        teacher_accuracy=teacher,
-        target_accuracy=None if wanted is None else wanted * teacher,
+
+
+def _measured_on_the_way(asked: Asked) -> tuple[facts.CurvePoint, ...]:
+    return tuple(
+        facts.CurvePoint(
+            round=one.number,
+            labels=one.labels,
+            agreement=one.measured.agreement,
+            gold_accuracy=None,
+            chosen_by=one.chosen_by,
+            expected=_expected(one.expected),
+        )
+        for one in asked.rounds
+        if one.measured is not None
     )
+
+
+def _expected(found: Expected | None) -> facts.Estimate | None:
+    return None if found is None else facts.Estimate(value=found.gain, low=found.low, high=found.high)
 
 
 def confusions(outcome: Outcome) -> tuple[facts.Confusion, ...] | None:

@@ -6,13 +6,14 @@ from corpusgen.corpus import Corpus
 from corpusgen.evaluate.report.facts import PlanLine, PlanUnit
 from corpusgen.records import Json
 from corpusgen.stages.estimating import Estimate
+from corpusgen.stages.opening import OF_RUN
 from corpusgen.stages.planning import Plan
 from corpusgen.stages.studying import ROLE
 
 
 def plan_lines(plan: Plan, corpus: Corpus, run_id: str) -> tuple[PlanLine, ...]:
     """Every figure that the plan gave, with what the calls since came to; nothing where nothing was to be sent."""
-    if not plan.to_send:
+    if not plan.requests.high:
         return ()
     requests, tokens, microusd, compute_us = corpus.journal.query(_BOOKED, (run_id, plan.last_call, ROLE))[0]
     every = [
@@ -26,9 +27,9 @@ def plan_lines(plan: Plan, corpus: Corpus, run_id: str) -> tuple[PlanLine, ...]:
 
 
 _BOOKED = (
-    "select coalesce(sum(iif(state = 'unknown', reserved_requests, coalesce(requests, 0))), 0),"
+    "select coalesce(sum(iif(state = 'unknown', reserved_requests, coalesce(requests, 0))), 0),"  # noqa: S608
     " coalesce(sum(tokens), 0), coalesce(sum(microusd), 0), coalesce(sum(compute_us), 0)"
-    " from calls where run_id = ? and call_id > ? and role != ?"
+    f" from calls where {OF_RUN} and call_id > ?2 and role != ?3"
 )
 
 
@@ -40,7 +41,8 @@ def _asking_s(corpus: Corpus, run_id: str, last_call: int) -> float:
     """Seconds from the first call to the end of the last, without the students that learned in between."""
     values = (run_id, last_call, ROLE)
     began, ended = corpus.journal.query(
-        "select min(reserved_us), max(closed_us) from calls where run_id = ? and call_id > ? and role != ?", values
+        f"select min(reserved_us), max(closed_us) from calls where {OF_RUN} and call_id > ?2 and role != ?3",  # noqa: S608
+        values,
     )[0]
     if began is None or ended is None:
         return 0.0

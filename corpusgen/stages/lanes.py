@@ -169,12 +169,14 @@ def lacking(asker: Asker) -> Lacking:
 
     def found(prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, Request]]:
         reader = asker.corpus.journal.reader
-        records = known_records(reader, (prompt.record_id for prompt in prompts))
-        left = [prompt for prompt in prompts if prompt.record_id not in records]
+        records = known_records(reader, (name for prompt in prompts for name in prompt.record_ids))
+        left = [prompt for prompt in prompts if not records.issuperset(prompt.record_ids)]
         known = known_answers(reader, [prompt.request.key for prompt in left])
         for prompt in left:
             if prompt.request.key not in known:
                 yield prompt, prompt.request
+            elif prompt.count > 1:
+                continue  # never asked for in batches, so what is still lacking is asked for as it comes
             elif (again := _second(asker, prompt.request)) is not None:
                 yield prompt, again
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Final
 
 import pyarrow as pa
 
@@ -13,6 +14,7 @@ from corpusgen.budget.leases import leased
 from corpusgen.budget.ledger import balances
 from corpusgen.corpus import Corpus, moment
 from corpusgen.records import Json
+from corpusgen.stages.served import served_models
 from corpusgen.store.manifest import read_manifest
 from corpusgen.store.query import QueryLimits, QueryResult, run_query
 
@@ -125,6 +127,37 @@ TABLES: dict[str, tuple[str, list[tuple[str, pa.DataType]]]] = {
             ("repeat_of", _TEXT),
         ],
     ),
+    "remarks": (
+        "select run_id, stage, item_id, reason, detail, score, threshold, other from remarks",
+        [
+            ("run_id", _TEXT),
+            ("stage", _TEXT),
+            ("item_id", _TEXT),
+            ("reason", _TEXT),
+            ("detail", _TEXT),
+            ("score", pa.float64()),
+            ("threshold", pa.float64()),
+            ("other", _TEXT),
+        ],
+    ),
+    "findings": (
+        (
+            "select dataset || '-' || version, lower(hex(record_id)), stage, reason, kept, metric, score, threshold,"
+            " other, detail from findings"
+        ),
+        [
+            ("dataset", _TEXT),
+            ("record_id", _TEXT),
+            ("stage", _TEXT),
+            ("reason", _TEXT),
+            ("kept", pa.bool_()),
+            ("metric", _TEXT),
+            ("score", pa.float64()),
+            ("threshold", pa.float64()),
+            ("other", _TEXT),
+            ("detail", _TEXT),
+        ],
+    ),
     "decisions": (
         "select decision_id, run_id, stage, subject, outcome, decision, decided_us from decisions",
         [
@@ -161,6 +194,10 @@ TABLES: dict[str, tuple[str, list[tuple[str, pa.DataType]]]] = {
 """The journal's tables as questions see them: our SQL, and the columns it gives."""
 
 
+STAGE: Final = "iif(instr(stage, '#'), substr(stage, 1, instr(stage, '#') - 1), stage)"
+"""The stage of a drop without the number of the sample."""
+
+
 def ask_sql(corpus: Corpus, sql: str, limits: QueryLimits) -> QueryResult:
     """The answer to one question. Raises QueryError for what is wrong, refused, too long or too large."""
     manifest = read_manifest(corpus.folder)
@@ -174,8 +211,12 @@ def journal_tables(corpus: Corpus) -> dict[str, pa.Table]:
 
 def _table(corpus: Corpus, sql: str, columns: list[tuple[str, pa.DataType]]) -> pa.Table:
     rows = corpus.journal.query(sql)
-    arrays = [pa.array([row[at] for row in rows], kind) for at, (_, kind) in enumerate(columns)]
+    arrays = [pa.array([_read(row[at], kind) for row in rows], kind) for at, (_, kind) in enumerate(columns)]
     return pa.table(arrays, schema=pa.schema(columns))
+
+
+def _read(value: Json, kind: pa.DataType) -> Json:
+    return bool(value) if kind == pa.bool_() else value  # SQLite has no truth values
 
 
 def corpus_status(corpus: Corpus) -> dict[str, Json]:
@@ -193,26 +234,37 @@ def corpus_status(corpus: Corpus) -> dict[str, Json]:
                 "task": row[1],
                 "status": row[2],
                 "started": moment(row[3]).isoformat(timespec="seconds"),
+                "unanswered": row[4],
             }
-            for row in journal.query("select run_id, task, status, started_us from runs order by started_us")
+            for row in journal.query(
+                "select run_id, task, status, started_us, (select count(*) from drops d"
+                " where d.run_id = runs.run_id and stage glob 'ask:*') from runs order by started_us"
+            )
         ],
         "batches": list(_batches(corpus)),
         "teachers": list(_teachers(corpus)),
+        "models": _models(corpus),
         "drops": [
             {"stage": row[0], "reason": row[1], "items": row[2], "details": _details(corpus, row[0], row[1])}
-            for row in journal.query("select stage, reason, count(*) from drops group by 1, 2 order by 3 desc")
+            for row in journal.query(
+                f"select {STAGE}, reason, count(*) from drops group by 1, 2 order by 3 desc"  # noqa: S608 - own text
+            )
         ],
         "datasets": [
-            {"dataset": f"{row[0]}-{row[1]}", "status": row[2], "rows": row[3]}
-            for row in journal.query(
-                "select name, version, status, json_extract(manifest, '$.file.rows') from datasets order by sealed_us"
-            )
+            {"dataset": f"{row[0]}-{row[1]}", "status": row[2], "rows": rows_of(row[3])}
+            for row in journal.query("select name, version, status, manifest from datasets order by sealed_us")
         ],
         "students": [
             {"student_id": row[0], "dataset": row[1]}
             for row in journal.query("select student_id, dataset from students order by trained_us")
         ],
     }
+
+
+def rows_of(manifest: str) -> int:
+    """Rows of a dataset version in all its splits; before there were splits, a version had one file."""
+    fields = json.loads(manifest)
+    return sum(file["rows"] for file in (fields["files"].values() if "files" in fields else [fields["file"]]))
 
 
 def teachers_seen(corpus: Corpus) -> list[str]:
@@ -222,7 +274,7 @@ def teachers_seen(corpus: Corpus) -> list[str]:
 
 def _details(corpus: Corpus, stage: str, reason: str) -> list[str]:
     """The first few different details of a reason."""
-    sql = "select detail from drops where stage = ? and reason = ? and detail != '' group by 1 order by min(item_id)"
+    sql = f"select detail from drops where {STAGE} = ? and reason = ? and detail != '' group by 1 order by min(item_id)"  # noqa: S608
     return [row[0] for row in corpus.journal.query(f"{sql} limit 3", (stage, reason))]
 
 
@@ -230,7 +282,8 @@ def _teachers(corpus: Corpus) -> Iterator[dict[str, Json]]:
     """What each teacher was asked and answered in each role, and what that came to."""
     rows = corpus.journal.query(
         "select c.teacher, case when c.role like '%:fallback:%' then 'fallback'"
-        " when c.role like '%:mixture:%' then 'mixture' else 'primary' end, count(*), count(a.call_id),"
+        " when c.role like '%:mixture:%' then 'mixture' when c.role like '%:judge:%' then 'judge'"
+        " else 'primary' end, count(*), count(a.call_id),"
         " coalesce(sum(c.microusd), 0), coalesce(sum(c.tokens), 0)"
         " from calls c left join answers a using (call_id) where c.role like '%:%' group by 1, 2 order by 1, 2"
     )
@@ -243,6 +296,23 @@ def _teachers(corpus: Corpus) -> Iterator[dict[str, Json]]:
             "microusd": microusd,
             "tokens": tokens,
         }
+
+
+def _models(corpus: Corpus) -> list[dict[str, Json]] | None:
+    """Who really answered how many records; None where a shard cannot be read."""
+    found = served_models(corpus)
+    if found is None:
+        return None
+    return [
+        {
+            "teacher": one.teacher,
+            "asked": one.asked,
+            "served": one.served,
+            "records": one.records,
+            "another": one.another,
+        }
+        for one in found
+    ]
 
 
 def _batches(corpus: Corpus) -> Iterator[dict[str, Json]]:

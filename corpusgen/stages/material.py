@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from corpusgen.evaluate.report import facts
 from corpusgen.records import Record
 from corpusgen.stages.asking import logprobs_of
+from corpusgen.stages.choosing import STEPS
 from corpusgen.stages.evaluating import best
+from corpusgen.stages.looking import STAGE
 from corpusgen.stages.opening import Run
 from corpusgen.stages.outcome import Outcome
-from corpusgen.stages.writing import Written
+from corpusgen.stages.pool import Pool
+from corpusgen.stages.selecting import Selection
+from corpusgen.stages.writing import PoolSize, Written
 
 
 def funnel(outcome: Outcome) -> tuple[facts.FunnelStep, ...]:
@@ -22,14 +26,15 @@ def funnel(outcome: Outcome) -> tuple[facts.FunnelStep, ...]:
         return ()
     pool = found.pool
     answered = len(outcome.asked.train) if outcome.asked else len(outcome.texts.written if outcome.texts else ())
-    asking = outcome.run.task.spec.asking
-    asked = min(asking.limit, pool.unique) * asking.samples
+    asking = outcome.run.task.spec.questions
+    rounds = outcome.asked.rounds if outcome.asked else ()
+    asked = (rounds[-1].labels if rounds else min(asking.limit, pool.unique)) * asking.samples
     steps = [
         facts.FunnelStep(name="read from the pool", left=pool.read),
         facts.FunnelStep(
             name="said something new",
             left=pool.unique,
-            losses=_losses({"exact repeat": pool.repeated, "also in validation or gold": pool.leaked}),
+            losses=_losses({"exact repeat": pool.repeated, "also in validation or gold": pool.leaked} | _dropped(pool)),
         ),
         facts.FunnelStep(
             name="asked about",
@@ -39,13 +44,40 @@ def funnel(outcome: Outcome) -> tuple[facts.FunnelStep, ...]:
         facts.FunnelStep(name="answered", left=answered, losses=_losses({"no answer": asked - answered})),
     ]
     if outcome.selection:
-        dropped = {reason: n for reason, n in outcome.selection.funnel.items() if reason not in ("read", "kept")}
-        kept = outcome.selection.file.rows
-        steps.append(facts.FunnelStep(name="kept in the dataset", left=kept, losses=_losses(dropped)))
+        steps += _selecting(outcome.selection)
     return tuple(steps)
 
 
-def _losses(counts: dict[str, int], *, set_aside: bool = False) -> tuple[facts.Loss, ...]:
+_STEPS = {
+    "exact": "said something new",
+    "near": "not nearly the same as another",
+    "contaminated": "not of an eval file",
+    "filtered": "passed the filters",
+}
+
+
+def _selecting(selection: Selection) -> Iterator[facts.FunnelStep]:
+    """What selecting left after each of its steps; those that took nothing are not shown."""
+    left = selection.funnel.get("read", 0)
+    for step in STEPS:
+        if taken := selection.steps.get(step):
+            left -= sum(taken.values())
+            chosen = step == "not chosen"
+            name = "chosen for the dataset" if chosen else f"answers: {_STEPS[step]}"
+            yield facts.FunnelStep(name=name, left=left, losses=_losses(taken, set_aside=chosen))
+    if "not chosen" not in selection.steps:
+        yield facts.FunnelStep(name="kept in the dataset", left=selection.rows)
+
+
+_CHECKED = {"near": "near repeat", "decontaminate": "in an eval file", "pii": "personal data or a secret"}
+
+
+def _dropped(pool: Pool | PoolSize) -> dict[str, int]:
+    """What the checks of ``curate`` took, in a reader's words."""
+    return {_CHECKED.get(name, name): count for name, count in pool.dropped.items()}
+
+
+def _losses(counts: Mapping[str, int], *, set_aside: bool = False) -> tuple[facts.Loss, ...]:
     return tuple(facts.Loss(reason=why, count=n, set_aside=set_aside) for why, n in counts.items() if n > 0)
 
 
@@ -60,7 +92,7 @@ def balance(outcome: Outcome) -> facts.LabelBalance | None:
         labels=names,
         training=_counts(said, len(names)),
         random_sample=_counts(said[: asked.sample], len(names)),
-        seed=outcome.run.task.spec.asking.seed,
+        seed=outcome.run.task.spec.questions.seed,
     )
 
 
@@ -71,8 +103,9 @@ def _counts(labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]], classes: in
 def drops(run: Run) -> tuple[facts.Drop, ...]:
     """Reasons for which items were dropped."""
     rows = run.corpus.journal.query(
-        "select stage, reason, count(*), min(coalesce(detail, repeat_of)) from drops where run_id = ? group by 1, 2",
-        (run.run_id,),
+        f"select {STAGE}, reason, count(*), min(coalesce(detail, repeat_of)) from drops"  # noqa: S608 - own text
+        " where run_id in (?, ?) group by 1, 2",
+        (run.run_ids[0], run.run_ids[-1]),
     )
     return tuple(facts.Drop(stage=row[0], reason=row[1], count=row[2], example=row[3]) for row in rows)
 

@@ -38,6 +38,10 @@ from corpusgen.teachers.teacher import Teacher, TeacherCard
 BEAT_S = 1.0
 """How often the time that passed is booked; sooner when a cap on it is nearly used up."""
 SHORTEST_BEAT_S = 0.02
+JUDGES = "-judge-"
+"""Between the name of a run and what tells the prompt and the teacher of its judge."""
+OF_RUN = f"(run_id = ?1 or run_id glob ?1 || '{JUDGES}*')"
+"""What belongs to a run in SQL, its judge's share among it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,23 @@ class Run:
     """The teachers, in the spec's order."""
     asker: Asker
     lane: Lane
+    judge: Member | None = None
+    """Who scores the answers, where somebody does."""
+
+    @property
+    def everybody(self) -> tuple[Member, ...]:
+        """The teachers, and the judge after them."""
+        return self.members if self.judge is None else (*self.members, self.judge)
+
+    @property
+    def sent(self) -> int:
+        """Requests sent in this start."""
+        return self.asker.counts.sent + (self.judge.asker.counts.sent if self.judge else 0)
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The run, and that of its judge, whose records tell another prompt and another spec."""
+        return (self.run_id,) if self.judge is None else (self.run_id, self.judge.asker.facts.run_id)
 
     @property
     def decision(self) -> Decision:
@@ -59,8 +80,8 @@ class Run:
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
-        """What the terms say of each teacher."""
-        return tuple(member.decision for member in self.members)
+        """What the terms say of each teacher, the judge among them."""
+        return tuple(member.decision for member in self.everybody)
 
     @property
     def requester(self) -> Requester:
@@ -71,6 +92,11 @@ class Run:
     def teachers(self) -> tuple[Teacher, ...]:
         """Who is asked, in the spec's order."""
         return tuple(member.asker.teacher for member in self.members)
+
+    @property
+    def readers(self) -> tuple[Teacher, ...]:
+        """Who reads the replies: the teachers, and the judge its own."""
+        return tuple(member.asker.teacher for member in self.everybody)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +121,8 @@ async def open_run(
     ``caps`` replace those of the spec, unit by unit. Raises PolicyRefused, PriceUnknown, UnsupportedParameter or
     UnknownTeacher before anything is sent.
     """
-    views, today = task.of_each_teacher, corpus.clock().date()
+    today = corpus.clock().date()
+    views = task.of_each_teacher if task.judging is None else (*task.of_each_teacher, task.judging)
     rates = [price_of(view, today) for view in views]
     binding = caps_of(task, caps or {})
     for view, rate in zip(views, rates, strict=True):
@@ -108,7 +135,7 @@ async def open_run(
         teachers = [await _connected(stack, view, corpus) for view in views]
         _check_unlike(views, teachers)
         decisions = [judge(view, teacher.card, today) for view, teacher in zip(views, teachers, strict=True)]
-        run_id, facts = await _run_row(task, corpus, decisions)
+        run_id, facts = await _run_row(task, corpus, decisions[: len(task.spec.teachers)])
         ledger = Ledger(corpus.journal)
         await ledger.recover()
         await ledger.replace_caps(f"run:{run_id}", (replace(cap, scope=f"run:{run_id}") for cap in binding))
@@ -116,18 +143,61 @@ async def open_run(
         opened = _Opened(corpus=corpus, ledger=ledger, shared=shared, on_failure=on_failure)
         members = [
             Member(task=view, decision=decision, asker=await _asker(opened, view, teacher, decision, facts))
-            for view, teacher, decision in zip(views, teachers, decisions, strict=True)
+            for view, teacher, decision in zip(task.of_each_teacher, teachers, decisions, strict=False)
         ]
         asker = _together(members)
-        scopes = tuple(dict.fromkeys(scope for member in members for scope in member.asker.scopes))
+        judging = None
+        if task.judging is not None:
+            judging = await _judge(opened, task.judging, teachers[-1], decisions[-1], members)
+        every = [*members, *([judging] if judging else [])]
+        scopes = tuple(dict.fromkeys(scope for member in every for scope in member.asker.scopes))
         await stack.enter_async_context(_time_booked(ledger, corpus, run_id, scopes))
-        for member in members:
-            card = member.asker.teacher.card
-            name = f"{card.identity} {card.model}"
-            await stack.enter_async_context(shared_pace(corpus.journal, member.asker.pacer, name))
+        for name, pacer in {_pace_name(member.asker): member.asker.pacer for member in every}.items():
+            await stack.enter_async_context(shared_pace(corpus.journal, pacer, name))
         lane = lane_of(task, corpus, asker)
         stack.push_async_callback(lane.aclose)
-        yield Run(task=task, corpus=corpus, run_id=run_id, members=tuple(members), asker=asker, lane=lane)
+        yield Run(
+            task=task, corpus=corpus, run_id=run_id, members=tuple(members), asker=asker, lane=lane, judge=judging
+        )
+
+
+def _pace_name(asker: Asker) -> str:
+    card = asker.teacher.card
+    return f"{card.identity} {card.model}"
+
+
+async def _judge(
+    opened: _Opened, judging: Task, teacher: Teacher, decision: Decision, members: Sequence[Member]
+) -> Member:
+    """Who scores a run's answers: under the run's caps, but with a row of its own, as its prompt and spec are others.
+
+    A judge that is one of the teachers keeps to that one's pace.
+    """
+    first = members[0].asker
+    run_id, facts = first.facts.run_id, judge_facts(judging, decision, first.facts.run_id)
+    await opened.corpus.journal.run(lambda transaction: _write_run(transaction, judging, facts))
+    asker = await _asker(opened, judging, teacher, decision, facts)
+    same = [member.asker.pacer for member in members if _pace_name(member.asker) == _pace_name(asker)]
+    asker = replace(
+        asker,
+        scopes=(f"run:{run_id}", *asker.scopes),
+        role="judge",
+        stopping=first.stopping,
+        pacer=same[0] if same else asker.pacer,
+        wants_known=False,
+    )
+    return Member(task=judging, decision=decision, asker=asker)
+
+
+def judge_facts(judging: Task, decision: Decision, run_id: str) -> RunFacts:
+    """What is the same for every judgement about the answers of a run."""
+    named = judge_run_id(run_id, judging)
+    return replace(_facts(judging, [decision], named), kind="judgement")
+
+
+def judge_run_id(run_id: str, judging: Task) -> str:
+    """The name of the row of a run's judging; another prompt, scale or judge has another."""
+    return f"{run_id}{JUDGES}{judging.identity[:8]}"
 
 
 def _lasting(task: Task, corpus: Corpus) -> tuple[str, ...]:
@@ -152,6 +222,8 @@ def _check_unlike(views: Sequence[Task], teachers: Sequence[Teacher]) -> None:
     """Two of one model at one address would be one and the same to whoever reads the records."""
     seen: dict[tuple[str, str], str] = {}
     for view, teacher in zip(views, teachers, strict=True):
+        if view.judges:
+            continue
         key = (teacher.card.identity, teacher.card.model)
         if (other := seen.setdefault(key, teacher.card.name)) != teacher.card.name:
             message = f"is the same model at the same address as {other}; remove one"
@@ -194,6 +266,7 @@ async def _asker(opened: _Opened, task: Task, teacher: Teacher, decision: Decisi
         role=role_of(task.spec, task.at),
         request_for=lambda item, sample: request_for(task, teacher.card, item, sample),
         at_once=asyncio.Semaphore(in_flight),
+        blocked=task.blocked,
     )
 
 
@@ -287,7 +360,7 @@ def judge(task: Task, card: TeacherCard, on: date, *, original_terms: tuple[str,
         weights_sha256=card.weights_sha256,
         pinned_terms=task.teacher.terms,
     )
-    role: Role = "logprobs" if task.spec.kind == "label" else "response"
+    role: Role = "judge" if task.judges else "logprobs" if task.spec.kind == "label" else "response"
     return decide(
         task.registry, route, _use(task), on=on, role=role, sources=_sources(task), original_terms=original_terms
     )
@@ -296,6 +369,7 @@ def judge(task: Task, card: TeacherCard, on: date, *, original_terms: tuple[str,
 def refusal(task: Task, decision: Decision) -> PolicyRefused:
     """The refusal in words, with teachers that would pass."""
     others = suggest_allowed(task.registry, _use(task), on=decision.decided_on, sources=_sources(task))
+    task = task.judging if decision.role == "judge" and task.judging is not None else task
     names = [teacher.name for teacher in task.spec.teachers]
     at = names.index(decision.teacher.name) if decision.teacher.name in names else task.at
     return PolicyRefused(f"{task.located.where('teachers', at, 'name')}: {explain(decision, others)}")
@@ -396,9 +470,18 @@ def _take_up(transaction: Transaction, task: Task, decisions: Sequence[Decision]
     rows = transaction.rows(
         "select run_id, facts from runs where spec_digest = ? order by started_us limit 1", (task.identity,)
     )
+    facts = _facts(task, decisions, rows[0][0] if rows else new_run_id)
+    if rows:  # what its records are made by stays, so that they can be made again
+        earlier = RunFacts.from_json(rows[0][1])
+        facts = replace(facts, first_tokens=earlier.first_tokens, personal=earlier.personal)
+    _write_run(transaction, task, facts)
+    return facts
+
+
+def _facts(task: Task, decisions: Sequence[Decision], run_id: str) -> RunFacts:
     spec = task.spec
-    facts = RunFacts(
-        run_id=rows[0][0] if rows else new_run_id,
+    return RunFacts(
+        run_id=run_id,
         task=spec.name,
         kind="label" if spec.kind == "label" else "response",
         spec_digest=task.identity,
@@ -406,10 +489,9 @@ def _take_up(transaction: Transaction, task: Task, decisions: Sequence[Decision]
         licence_expression=decisions[0].licence_expression,
         licences={one.teacher.name: one.licence_expression for one in decisions[1:]},
         label_names=spec.labels.names if spec.labels else None,
-        first_tokens=RunFacts.from_json(rows[0][1]).first_tokens if rows else None,
+        first_tokens=None,
+        personal=spec.curate.pii.stored if spec.curate.pii else None,
     )
-    _write_run(transaction, task, facts)
-    return facts
 
 
 def _write_run(transaction: Transaction, task: Task, facts: RunFacts) -> None:
@@ -448,7 +530,8 @@ async def end_run(run: Run, status: Literal["complete", "stopped"]) -> None:
 
     def operation(transaction: Transaction) -> None:
         transaction.execute(
-            "update runs set status = ?, ended_us = ? where run_id = ?", (status, transaction.now_us, run.run_id)
+            "update runs set status = ?, ended_us = ? where run_id in (?, ?)",
+            (status, transaction.now_us, run.run_ids[0], run.run_ids[-1]),
         )
 
     await run.corpus.journal.run(operation)

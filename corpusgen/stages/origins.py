@@ -12,6 +12,7 @@ from corpusgen.spec import Seeds
 from corpusgen.stages.opening import Member, Run
 from corpusgen.stages.outcome import Outcome
 from corpusgen.stages.sealing import licence_of
+from corpusgen.stages.served import served_models
 
 
 def provenance(outcome: Outcome) -> facts.Provenance:
@@ -22,7 +23,7 @@ def provenance(outcome: Outcome) -> facts.Provenance:
         intended_use=f"student {use.student_distribution.replace('_', ' ')}, competes: {use.student_competes},"
         f" {'commercial' if use.commercial else 'not commercial'}",
         licence_expression=licence_of(run.decisions),
-        teachers=tuple(_teacher(run, member) for member in run.members),
+        teachers=tuple(_teacher(run, member) for member in run.everybody),
         sources=tuple(_sources(outcome)),
         decisions=tuple(
             facts.Decision(
@@ -65,6 +66,11 @@ def _teacher(run: Run, member: Member) -> facts.TeacherFacts:
         ),
         duties=tuple(f"{duty.kind} on the {duty.applies_to}: {duty.text}" for duty in decision.duties),
         weights_digest=card.weights_sha256,
+        served=tuple(
+            facts.ServedModel(name=one.served, records=one.records, another=one.another)
+            for one in served_models(run.corpus, run.task.spec.name) or ()
+            if one.teacher == card.name
+        ),
     )
 
 

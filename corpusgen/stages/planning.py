@@ -17,14 +17,15 @@ from corpusgen.fields import Unit
 from corpusgen.prompting.prompts import Item, Prompt, prompts
 from corpusgen.provenance.policy import Decision
 from corpusgen.records import Json, Request, Split, TeacherRole
-from corpusgen.spec import RateLimits
-from corpusgen.stages.asking import unique_pool
 from corpusgen.stages.estimating import Estimate, Estimator, PerRequest, Slowest, learned_of
 from corpusgen.stages.lanes import batch_service, in_batches
 from corpusgen.stages.opening import caps_of, judge
+from corpusgen.stages.pool import unique_pool
+from corpusgen.stages.sieving import Notes
 from corpusgen.stages.task import (
     Task,
     check_length,
+    check_sizes,
     connect,
     first_asked,
     followers,
@@ -35,7 +36,9 @@ from corpusgen.stages.task import (
 )
 from corpusgen.store.answers import known_answers, known_records
 from corpusgen.store.shared_cache import Shared, SharedCache, open_shared_cache
-from corpusgen.teachers.batches import WINDOW_S
+from corpusgen.teacher_fields import RateLimits
+from corpusgen.teachers.batches import WINDOW_S, Batches
+from corpusgen.teachers.reading import choices_asked, most_output
 from corpusgen.teachers.teacher import Teacher
 
 SAMPLE = 1_000
@@ -56,6 +59,8 @@ class SplitPlan:
     known: int
     shared: int = 0
     """Answers that the shared cache holds."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Items that each check of ``curate`` drops."""
 
     @property
     def to_send(self) -> int:
@@ -155,6 +160,7 @@ class Plan:
             "splits": {
                 split.split: {
                     "read": split.read,
+                    "dropped": dict(split.dropped),
                     "unique": split.unique,
                     "asked": split.asked,
                     "known": split.known,
@@ -186,8 +192,11 @@ async def plan(task: Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = 
         cache = None if all(seat.rate.free for seat in seats) else open_shared_cache(os.environ)
         if cache is not None:
             stack.push_async_callback(cache.aclose)
-        batch_service(task, seats[0].teacher)
-        return await _Planner(task=task, corpus=corpus, seats=seats, cache=cache).plan(caps or {})
+        service = batch_service(task, seats[0].teacher)
+        batches = None if service is None or task.spec.asking.lane == "live" else service.batches
+        judge = None if task.judging is None else await _seat(stack, task.judging, corpus)
+        planner = _Planner(task=task, corpus=corpus, seats=seats, cache=cache, batches=batches, judge=judge)
+        return await planner.plan(caps or {})
 
 
 async def _seat(stack: AsyncExitStack, task: Task, corpus: Corpus) -> _Seat:
@@ -202,10 +211,13 @@ class _Sample:
 
     taken: list[Request] = field(default_factory=list)
     seen: int = 0
+    answers: int = 0
+    """How many answers they ask for."""
     every: int = 1
 
     def add(self, request: Request) -> None:
         """Take it if it is its turn."""
+        self.answers += choices_asked(request)
         if self.seen % self.every == 0:
             self.taken.append(request)
             if len(self.taken) == 2 * SAMPLE:
@@ -223,8 +235,9 @@ class _Seat:
     decision: Decision
     sample: _Sample = field(default_factory=_Sample)
 
-    def add(self, request: Request) -> None:
+    def add(self, item: Item, request: Request, batches: Batches | None) -> None:
         """Have a request among those it may be asked. Raises UnsupportedParameter for one that is too long for it."""
+        check_sizes(self.task, self.teacher, item, request, batches)
         check_length(self.task, self.teacher, request)
         self.sample.add(request)
 
@@ -240,11 +253,14 @@ class _Planner:
     corpus: Corpus
     seats: Sequence[_Seat]
     cache: SharedCache | None
+    batches: Batches | None
+    judge: _Seat | None = None
 
     async def plan(self, caps: Mapping[Unit, int]) -> Plan:
         task = self.task
-        pool = unique_pool(task)
-        splits = [await self._split("train", self._candidates(pool.items), len(pool.items), pool.read)]
+        pool = unique_pool(task, Notes(journal=self.corpus.journal))
+        asked = await self._split("train", self._candidates(pool.items), len(pool.items), pool.read)
+        splits = [replace(asked, dropped=pool.dropped)]
         if task.spec.kind == "label":  # only labels can be right or wrong
             for split in ("validation", "gold"):
                 items = list(task.prompter.items(split))
@@ -255,12 +271,16 @@ class _Planner:
         first = self.seats[0]
         rates = [seat.rate if lane == "live" else price_of(seat.task, on, batch=True) for seat in self.seats]
         # Which items of a pool are asked about in rounds is not known yet; with several teachers everything is.
-        to_send = [sum(split.to_send for split in splits)] if len(rates) == 1 else [s.sample.seen for s in self.seats]
+        together = len(rates) == 1 and task.spec.asking.samples_per_call == 1
+        to_send = [sum(split.to_send for split in splits)] if together else [s.sample.seen for s in self.seats]
         parts = [self._part(seat, rate, count) for seat, rate, count in zip(self.seats, rates, to_send, strict=True)]
         wall_s = _together([part.wall_s for part in parts]) if lane == "live" else _batch_wall(len(waits))
+        if self.judge is not None:  # who comes after the others
+            parts.append(self._judging(self.judge, splits[0]))
+            wall_s = _sum_known([wall_s, parts[-1].wall_s])
         refused = [part.decision for part in parts if part.decision.outcome != "allow"]
         return Plan(
-            teacher=", ".join(part.name for part in parts),
+            teacher=", ".join(part.name for part in parts if part.role != "judge"),
             teachers=tuple(parts),
             decision=[*refused, first.decision][0],
             splits=tuple(splits),
@@ -279,16 +299,50 @@ class _Planner:
             batch_priced=BATCH in rates[0].tiers or rates[0].free,
         )
 
-    def _part(self, seat: _Seat, rate: Rate, to_send: int) -> TeacherPlan:
+    def _part(self, seat: _Seat, rate: Rate, calls: int) -> TeacherPlan:
         role = role_of(self.task.spec, seat.task.at)
         estimator = self._estimator(seat, rate)
-        whole = estimator.requests(to_send)
+        whole = estimator.requests(calls)
         requests = replace(whole, low=0.0, likely=0.0) if role == "fallback" else whole
         return TeacherPlan(
             name=seat.task.teacher.name,
             role=role,
             decision=seat.decision,
-            to_send=to_send,
+            to_send=calls if self.task.spec.asking.samples_per_call == 1 else seat.sample.answers,
+            requests=requests,
+            tokens=estimator.tokens(requests).whole,
+            microusd=estimator.money(requests).whole,
+            wall_s=estimator.wall_s(requests),
+            compute_s=estimator.compute_s(requests),
+            slowest=estimator.slowest(requests),
+            in_flight=estimator.in_flight,
+        )
+
+    def _judging(self, seat: _Seat, asked: SplitPlan) -> TeacherPlan:
+        """The judge's part: an answer to each question of the pool at most, less what it has judged already."""
+        from corpusgen.stages.foreseeing import questions_foreseen, to_judge
+
+        count = to_judge(self.corpus, self.task, asked.asked, asked.to_send)
+        bounds = questions_foreseen(self.corpus, self.task, seat.teacher, self.seats[0].sample.taken) if count else []
+        rate, most = seat.rate, int(seat.task.teacher.parameters["max_tokens"])
+        more = (REPAIR_BYTES + 4 * most) // 2
+        each = PerRequest(
+            input_bound=_mean([likely for likely, _ in bounds]),
+            longest_input=_mean([longest + more for _, longest in bounds]),
+            most_output=most,
+            worst_microusd=_mean([rate.worst(longest + more, most).microusd for _, longest in bounds]),
+        )
+        learned = learned_of(self.corpus, seat.task)
+        estimator = Estimator(
+            task=seat.task, teacher=seat.teacher, rate=rate, each=each, learned=learned, in_flight=seat.in_flight
+        )
+        # What was cut short, refused or dropped by another check is not judged.
+        requests = replace(estimator.requests(count), low=0.0)
+        return TeacherPlan(
+            name=seat.task.teacher.name,
+            role="judge",
+            decision=seat.decision,
+            to_send=count,
             requests=requests,
             tokens=estimator.tokens(requests).whole,
             microusd=estimator.money(requests).whole,
@@ -300,7 +354,7 @@ class _Planner:
 
     def _askings(self, splits: Sequence[SplitPlan]) -> list[int]:
         """How many questions are asked together each time: validation and gold at once, the pool perhaps in rounds."""
-        asking, sizes = self.task.spec.asking, []
+        asking, sizes = self.task.spec.questions, []
         for split in splits:
             left, at_once = split.to_send, split.to_send
             if split.split == "train" and asking.order == "margin":
@@ -320,7 +374,7 @@ class _Planner:
 
     def _candidates(self, items: Sequence[Item]) -> Sequence[Item]:
         """The items of the pool that may be asked about: which ones exactly, only ``margin`` cannot tell yet."""
-        asking = self.task.spec.asking
+        asking = self.task.spec.questions
         if asking.order == "file":
             return items[: asking.limit]
         if asking.order == "random":
@@ -330,13 +384,13 @@ class _Planner:
 
     async def _split(self, split: Split, items: Sequence[Item], unique: int, read: int) -> SplitPlan:
         samples = self.task.spec.asking.samples
-        most = self.task.spec.asking.limit if split == "train" else len(items)
+        most = self.task.spec.questions.limit if split == "train" else len(items)
         known = shared = 0
         for chunk in _chunks(self._prompts(items)):
             left = self._unanswered(chunk)
             found = await self._elsewhere(left)
-            known += len(chunk) - len(left)
-            shared += len(found)
+            known += sum(prompt.count for prompt in chunk) - sum(prompt.count for prompt in left)
+            shared += sum(prompt.count for prompt in left if prompt.request.key in found)
             for prompt in left:
                 if prompt.request.key not in found:
                     self._take(prompt)
@@ -350,19 +404,22 @@ class _Planner:
         """Have a prompt among what its teachers may be asked, the first and those that may follow."""
         sample = prompt.request.sample_index
         at = first_asked(self.task.spec, prompt.item.item_id, sample)
-        self.seats[at].add(prompt.request)
+        self.seats[at].add(prompt.item, prompt.request, self.batches)
         for later in followers(self.task.spec, at):
             seat = self.seats[later]
-            seat.add(request_for(seat.task, seat.teacher.card, prompt.item, sample))
+            for one in range(sample, sample + prompt.count):
+                seat.add(prompt.item, request_for(seat.task, seat.teacher.card, prompt.item, one), self.batches)
 
     def _prompts(self, items: Sequence[Item]) -> Iterator[Prompt]:
         cards = [seat.teacher.card for seat in self.seats]
-        return prompts(iter(items), requester(self.task, cards), samples=self.task.spec.asking.samples)
+        asking = self.task.spec.asking
+        asked_by = requester(self.task, cards)
+        return prompts(iter(items), asked_by, samples=asking.samples, per_call=asking.samples_per_call)
 
     def _unanswered(self, chunk: Sequence[Prompt]) -> list[Prompt]:
         reader = self.corpus.journal.reader
-        records = known_records(reader, (prompt.record_id for prompt in chunk))
-        left = [prompt for prompt in chunk if prompt.record_id not in records]
+        records = known_records(reader, (name for prompt in chunk for name in prompt.record_ids))
+        left = [prompt for prompt in chunk if not records.issuperset(prompt.record_ids)]
         answers = known_answers(reader, [prompt.request.key for prompt in left])
         return [prompt for prompt in left if prompt.request.key not in answers]
 
@@ -394,19 +451,25 @@ class _Planner:
         )
 
     def _per_request(self, seat: _Seat, rate: Rate) -> PerRequest:
-        bounds = [seat.teacher.input_tokens_bound(request) for request in seat.sample.taken]
+        taken = seat.sample.taken
+        bounds = [seat.teacher.input_tokens_bound(request) for request in taken]
         most = int(seat.task.teacher.parameters["max_tokens"])
         # Half of the calls, at most, ask for an answer that fits its schema, with the one that does not before it.
         more = 0 if self.task.schema is None else (REPAIR_BYTES + 4 * most) // 2
         longest = [bound + more for bound in bounds]
         count = max(1, len(bounds))
-        worst = sum(rate.worst(bound, most).microusd for bound in longest)
+        outputs = [most_output(request) for request in taken]
+        worst = sum(rate.worst(bound, output).microusd for bound, output in zip(longest, outputs, strict=True))
         return PerRequest(
             input_bound=sum(bounds) / count,
             longest_input=sum(longest) / count,
-            most_output=most,
+            most_output=sum(outputs) / len(outputs) if outputs else most,
             worst_microusd=worst / count,
         )
+
+
+def _mean(figures: Sequence[float]) -> float:
+    return sum(figures) / max(1, len(figures))
 
 
 def _sum(parts: Sequence[Estimate]) -> Estimate:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from corpusgen.assemble import completions_of
 from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import Intent, Ledger
 from corpusgen.budget.prices import Rate
@@ -25,6 +26,8 @@ RUN: Final = "teachers-check"
 SHORT: Final = 16
 ENOUGH: Final = 1_024
 """Tokens that leave a model that reasons room to answer."""
+CHOICES: Final = 2
+"""Answers that one call is asked for, where several are promised."""
 ROUNDING: Final = 0.02
 UNPRICED: Final = Rate(input_per_mtok=0, output_per_mtok=0, version="not known")
 """Of a teacher that somebody agreed to ask although nobody here knows what it costs."""
@@ -72,6 +75,8 @@ class Prober:
     timeout_s: float = 120.0
     calls: int = 0
     microusd: int = 0
+    came: int = 0
+    """How many answers the last call gave."""
 
     def requests(self) -> dict[str, Request]:
         """Every question that would be asked, by what it is for."""
@@ -86,6 +91,8 @@ class Prober:
             drawn = {"seed": 7, "temperature": 1, **self._quiet()}
             once = self._request("Invent a name for a ship.", max_tokens=32, **drawn)
             asked |= {"seed": once, "seed again": replace(once, sample_index=1)}
+        if can.choices > 1:  # the last, so that how many came is still known
+            asked["choices"] = self._request("Name a bird.", max_tokens=SHORT, n=CHOICES, **self._quiet())
         return asked
 
     def worst(self) -> Amounts:
@@ -159,7 +166,8 @@ class Prober:
         self.calls += 1
         try:
             reply = await self.teacher.ask(request, timeout_s=self.timeout_s)
-            read = self.teacher.read(request, reply)
+            self.came = len(every := completions_of(self.teacher, request, reply))
+            read = every[0]
         except TeacherError as error:
             self.microusd += self._worst(request).microusd if error.billable else 0
             return error
@@ -185,6 +193,8 @@ class Prober:
             yield _of_seeds(read["seed"], read["seed again"])
         elif "seed" not in answers:
             yield Finding(check="seed", outcome="left out", said="no seed together with a temperature is taken")
+        if "choices" in read:
+            yield _finding("choices", self.came == CHOICES, f"{self.came} of {CHOICES} answers came in one call")
 
     def _of_answer(self, read: Completion) -> Iterator[Finding]:
         yield Finding(check="answer", outcome="as said", said=f"{read.text[:40]!r}, {read.finish_reason}")

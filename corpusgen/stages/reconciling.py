@@ -10,7 +10,7 @@ from typing import Literal
 import orjson
 
 from corpusgen.budget.amounts import Amounts, money
-from corpusgen.budget.ledger import accept_overrun, set_right
+from corpusgen.budget.ledger import accept_overrun, set_right, stop_teacher
 from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
 from corpusgen.journal import Transaction
@@ -27,6 +27,9 @@ class Call:
     call_id: int
     request_key: bytes
     request_id: str | None
+    custom_id: str | None
+    """Our name for it, where it was asked in a batch."""
+    teacher: str
     state: str
     reserved: Amounts
     microusd: int
@@ -102,6 +105,9 @@ def reconcile(
     period = covers or export.period_us
     freed = _freed(calls, confirmed, matched, left_over, export, period)
     _write(corpus, [*confirmed, *freed], by or corpus.actor, f"usage export {export.name}", export.sha256)
+    _stop(
+        corpus, [call for call, line in matched if call.state == "settled" and line.microusd > call.reserved.microusd]
+    )
     unknown = sum(call.state == "unknown" for call in calls)
     return Reconciled(
         confirmed=tuple(confirmed),
@@ -110,7 +116,7 @@ def reconcile(
         unmatched=len(left_over),
         billed_microusd=export.microusd,
         higher=higher,
-        notes=tuple(_notes(period, higher, left_over)),
+        notes=(*_notes(period, higher, left_over), *_stopped(corpus, [call.call_id for call, _ in matched])),
     )
 
 
@@ -146,7 +152,10 @@ def accept(
 
 def _overruns(corpus: Corpus, call_ids: Sequence[int]) -> dict[int, str]:
     """Those of some calls that went above their bound, and whom they were to."""
-    rows = corpus.journal.query("select call_id, teacher from calls where state = 'overrun' order by call_id")
+    rows = corpus.journal.query(
+        "select call_id, teacher from calls where state = 'overrun'"
+        " or exists (select 1 from meta where name = 'overrun of ' || teacher and value = call_id) order by call_id"
+    )
     return {call_id: teacher for call_id, teacher in rows if call_id in set(call_ids)}
 
 
@@ -165,18 +174,33 @@ def _accept_overruns(corpus: Corpus, call_ids: Sequence[int], by: str, reason: s
         corpus.journal.run_now(operation)
 
 
+def _stop(corpus: Corpus, calls: Sequence[Call]) -> None:
+    """Let nothing more be asked of whose answered calls were billed above their bound, unless somebody accepted it."""
+
+    def operation(transaction: Transaction) -> None:
+        for call in calls:
+            sql = "select exists(select 1 from reconciliations where call_id = ?)"
+            if not transaction.rows(sql, (call.call_id,))[0][0]:
+                stop_teacher(transaction, call.call_id)
+
+    if calls:
+        corpus.journal.run_now(operation)
+
+
 def _calls(corpus: Corpus, provider: str | None) -> list[Call]:
     names = _teachers(corpus, provider)
     rows = corpus.journal.query(
         "select call_id, request_key, provider_request_id, state, reserved_microusd, reserved_tokens,"
         " reserved_requests, reserved_compute_us, coalesce(microusd, 0), reserved_us, coalesce(closed_us, reserved_us),"
-        " teacher from calls order by call_id"
+        " teacher, batch_id || '-' || batch_line from calls order by call_id"
     )
     return [
         Call(
             call_id=row[0],
             request_key=row[1],
             request_id=row[2],
+            custom_id=row[12],
+            teacher=row[11],
             state=row[3],
             reserved=Amounts(microusd=row[4], tokens=row[5], requests=row[6], compute_us=row[7]),
             microusd=row[8],
@@ -209,6 +233,7 @@ def _matched(calls: Iterable[Call], lines: Iterable[Billed]) -> tuple[list[tuple
     """Lines with the call each is of, by the provider's name for the request or by our key; and the lines left over."""
     free = {call.call_id: call for call in calls}
     by_name, by_key = defaultdict[str | None, list[Call]](list), defaultdict[bytes | None, list[Call]](list)
+    by_custom_id = {call.custom_id: call for call in free.values() if call.custom_id is not None}
     for call in sorted(free.values(), key=lambda call: call.state == "unknown"):  # a line is of the answer first
         by_name[call.request_id].append(call)
         by_key[call.request_key].append(call)
@@ -216,7 +241,8 @@ def _matched(calls: Iterable[Call], lines: Iterable[Billed]) -> tuple[list[tuple
     for line in lines:
         named = by_name[line.request_id] if line.request_id is not None else []
         keyed = by_key[line.request_key] if line.request_key is not None else []
-        found = next((call for call in [*named, *keyed] if call.call_id in free), None)
+        in_batch = [by_custom_id[line.custom_id]] if line.custom_id in by_custom_id else []
+        found = next((call for call in [*named, *in_batch, *keyed] if call.call_id in free), None)
         if found is None:
             left_over.append(line)
         else:
@@ -257,6 +283,8 @@ def _may_be(line: Billed, call: Call) -> bool:
     if line.microusd == 0 or (line.request_id is not None and call.request_id is not None):
         return False
     if line.request_key is not None and line.request_key != call.request_key:
+        return False
+    if line.custom_id is not None and line.custom_id != call.custom_id:
         return False
     return line.time_us is None or call.reserved_us - SLACK_US <= line.time_us <= call.closed_us + SLACK_US
 
@@ -317,6 +345,19 @@ def _notes(period: Period | None, higher: tuple[Call, ...], left_over: list[Bill
         )
     if higher:
         yield f"{len(higher)} answers were billed above what their usage said; the books keep what the answers said"
+
+
+def _stopped(corpus: Corpus, call_ids: Sequence[int]) -> Iterable[str]:
+    """Who is asked nothing more, because an export bills one of these calls above its bound."""
+    rows = corpus.journal.query(
+        "select call_id, teacher from calls join meta on name = 'overrun of ' || teacher and value = call_id"
+    )
+    for call_id, teacher in rows:
+        if call_id in set(call_ids):
+            yield (
+                f"{teacher} billed more for call {call_id} than was possible by its bound, so nothing more is asked of"
+                f" it; see why, then allow it with corpusgen reconcile --accept {call_id} --by NAME --reason TEXT"
+            )
 
 
 def unconfirmed(corpus: Corpus) -> list[dict[str, Json]]:

@@ -14,6 +14,7 @@ from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.costing import cost, cost_json
 from corpusgen.stages.evaluating import Evaluated
 from corpusgen.stages.hindsight import plan_json, plan_lines
+from corpusgen.stages.mapping import coverage
 from corpusgen.stages.opening import Run
 from corpusgen.stages.origins import provenance
 from corpusgen.stages.outcome import Outcome, run_balances
@@ -28,11 +29,11 @@ def summary(outcome: Outcome) -> dict[str, Json]:
     known: dict[str, Json] = {
         "task": run.task.spec.name,
         "run_id": run.run_id,
-        "requests": run.asker.counts.sent,
+        "requests": run.sent,
         "known": run.asker.counts.known,
         "elsewhere": run.asker.counts.elsewhere,
         "other_models": dict(run.asker.counts.other_models),
-        "records": outcome.selection.file.rows if outcome.selection else 0,
+        "records": outcome.selection.rows if outcome.selection else 0,
         "labels": len(outcome.asked.train) if outcome.asked else 0,
         "dataset": str(outcome.sealed.folder) if outcome.sealed else None,
         "wall_s": round(outcome.wall_s, 1),
@@ -42,6 +43,7 @@ def summary(outcome: Outcome) -> dict[str, Json]:
         **_own_time(outcome),
         "plan": plan_json(plan_lines(outcome.plan, run.corpus, run.run_id)),
         "drops": dict(run.asker.counts.drops),
+        **({"judged": run.judge.asker.counts.done} if run.judge else {}),
         "student": str(outcome.trained.folder) if outcome.trained else None,
     }
     if outcome.evaluated is None:
@@ -109,6 +111,7 @@ def report_facts(outcome: Outcome) -> facts.RunReport:
         funnel=material.funnel(outcome),
         balance=material.balance(outcome),
         drops=material.drops(run),
+        coverage=coverage(run),
         spend=_spend(run),
         plan=plan_lines(outcome.plan, run.corpus, run.run_id),
         generation=material.generation(outcome.texts.written) if outcome.texts else None,
@@ -153,7 +156,8 @@ def _trained_us(run: Run) -> int:
 def _limitations(outcome: Outcome) -> tuple[str, ...]:
     said = ["Names and addresses in texts are not looked for.", "Terms are a reading by engineers, not legal advice."]
     if outcome.texts:
-        said.insert(0, "Nobody has judged how good the texts are; read the samples.")
+        who = "Nobody has" if outcome.run.judge is None else "A model, and no person, has"
+        said.insert(0, f"{who} judged how good the texts are; read the samples.")
     if outcome.trained and not outcome.evaluated:
         said.insert(0, "The spec names no gold file, so nobody knows how good the student is; add seeds.gold.")
     if outcome.evaluated:

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged
 from corpusgen.records import Json
-from corpusgen.spec import TeacherSpec
 from corpusgen.store.answers import Card
+from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.registry import open_teacher
 from corpusgen.teachers.scripted import ScriptedAnswer, scripted
 from corpusgen.teachers.teacher import Teacher

@@ -11,29 +11,31 @@ from typing import Any
 import orjson
 
 from corpusgen.corpus import Corpus
-from corpusgen.errors import CorpusDamaged, SealRefused
+from corpusgen.errors import CorpusDamaged, SealRefused, UsageError
 from corpusgen.export.card import CardDuty, CardFacts, CardSource, CardSpend, CardSplit, CardTeacher, CardTerms, card
 from corpusgen.journal import Transaction
 from corpusgen.provenance.policy import Decision, Duty
 from corpusgen.provenance.seal import DatasetFile, Survey, manifest, manifest_digest, survey
 from corpusgen.records import SCHEMA_VERSION, Json, Record, canonical_json
 from corpusgen.stages.committing import one_at_a_time
-from corpusgen.stages.opening import refusal
-from corpusgen.stages.selecting import DATA_FILE, Selection, find_selection
+from corpusgen.stages.judges import Judges, check_judges
+from corpusgen.stages.opening import OF_RUN, refusal
+from corpusgen.stages.selecting import Selection, data_file, find_selection
 from corpusgen.stages.task import Task
 from corpusgen.store.answers import Card
 from corpusgen.store.durable import publish, write_file
-from corpusgen.store.shards import read_columns, read_records, verify_shard
+from corpusgen.store.shards import ShardFile, read_columns, read_records, verify_shard
 
 _LIMITATIONS = {
     "label": "Answers are a model's, not a person's; they are wrong as often as the run's report says.",
     "response": "Answers are a model's, not a person's; nobody has checked what they say.",
 }
+_JUDGED = "A judge has scored answers; rows with a verdict judge carry its score and the id of its judgement."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """A sealed dataset: its folder, its file and its manifest."""
+    """A sealed dataset: its folder, its files and its manifest."""
 
     name: str
     version: str
@@ -43,9 +45,17 @@ class Sealed:
     manifest_sha256: str
 
     @property
-    def file(self) -> Path:
-        """The Parquet file."""
-        return self.folder / DATA_FILE
+    def files(self) -> list[Path]:
+        """The Parquet files, one for each split."""
+        return [self.folder / one["path"] for one in self.manifest["files"]]
+
+    def file(self, split: str = "train") -> Path:
+        """The Parquet file of a split. Raises UsageError naming the splits there are."""
+        path = self.folder / data_file(split)
+        if path not in self.files:
+            there = ", ".join(one.name.partition("-")[0] for one in self.files)
+            raise UsageError(f"{self.label} has no split {split!r}; there are: {there}")
+        return path
 
     @property
     def label(self) -> str:
@@ -70,20 +80,21 @@ def _seal(corpus: Corpus, task: Task, selection: Selection, decisions: Sequence[
     final = corpus.folder / "datasets" / selection.label
     if selection.status != "sealed" and final.exists():
         final.rename(selection.folder)  # a process that was killed had published it, but not noted it
-    path = selection.folder / DATA_FILE
-    problem = verify_shard(path, selection.file)
-    if problem is not None:
-        raise CorpusDamaged(problem)
+    _check_files(selection)
     if selection.status == "sealed":
         return sealed_dataset(corpus, selection.label)
-    surveyed = survey(record_row(record) for record in read_records([path]))
+    judges = Judges(corpus)
+    surveyed = survey(record_row(record) for record in judges.watching(read_records(selection.paths)))
     if surveyed.problems:
         shown = "\n".join(map(str, surveyed.problems[:10]))
         raise SealRefused(f"{selection.label} cannot be sealed, provenance is incomplete:\n{shown}")
-    of_the_same_rights(selection.label, surveyed.counts, *decisions)
-    answered = [one for one in decisions if surveyed.counts["teacher"].get(one.teacher.name)]
-    sealed = _manifest(corpus, selection, surveyed, answered)
-    facts = card_facts(corpus, task, selection, surveyed, answered)
+    of_the_same_rights(selection.label, surveyed.counts, *(one for one in decisions if one.role != "judge"))
+    check_judges(selection.label, judges, decisions)
+    answered = [one for one in decisions if one.role != "judge" and surveyed.counts["teacher"].get(one.teacher.name)]
+    judged = bool(judges.cards) or "judged too low" in selection.funnel
+    answered += [one for one in decisions if one.role == "judge" and judged]
+    sealed = _manifest(corpus, selection, surveyed, judges, answered)
+    facts = card_facts(corpus, task, selection, surveyed, judges, answered)
     write_file(selection.folder / "README.md", card(facts).encode())
     write_file(corpus.folder / "datasets" / f"{selection.label}.seal.json", canonical_json(sealed) + b"\n")
     publish(selection.folder, final)
@@ -96,6 +107,12 @@ def _seal(corpus: Corpus, task: Task, selection: Selection, decisions: Sequence[
         manifest=sealed,
         manifest_sha256=manifest_digest(sealed),
     )
+
+
+def _check_files(selection: Selection) -> None:
+    for path, file in zip(selection.paths, selection.files.values(), strict=True):
+        if (problem := verify_shard(path, file)) is not None:
+            raise CorpusDamaged(problem)
 
 
 def of_the_same_rights(label: str, counts: Mapping[str, Mapping[str, int]], *decisions: Decision) -> None:
@@ -125,9 +142,7 @@ def sealed_dataset(corpus: Corpus, dataset: str) -> Sealed:
         raise SealRefused(
             f"{selection.label} is {selection.status}; seal it first: corpusgen seal {selection.label} --spec task.yaml"
         )
-    problem = verify_shard(selection.folder / DATA_FILE, selection.file)
-    if problem is not None:
-        raise CorpusDamaged(problem)
+    _check_files(selection)
     text = corpus.journal.query(
         "select manifest from datasets where name = ? and version = ?", (selection.name, selection.version)
     )[0][0]
@@ -136,7 +151,7 @@ def sealed_dataset(corpus: Corpus, dataset: str) -> Sealed:
         name=selection.name,
         version=selection.version,
         folder=selection.folder,
-        rows=selection.file.rows,
+        rows=selection.rows,
         manifest=sealed,
         manifest_sha256=manifest_digest(sealed),
     )
@@ -157,15 +172,18 @@ def licence_of(decisions: Sequence[Decision]) -> str:
     return every[0] if len(every) == 1 else " AND ".join(f"({one})" if " " in one else one for one in every)
 
 
-def _manifest(corpus: Corpus, selection: Selection, surveyed: Survey, decisions: Sequence[Decision]) -> dict[str, Json]:
+def _manifest(
+    corpus: Corpus, selection: Selection, surveyed: Survey, judges: Judges, decisions: Sequence[Decision]
+) -> dict[str, Json]:
     cards = _cards(corpus)
+    sets = surveyed.counts["terms"].keys() | {card.terms_set_id for card in judges.cards}
     fields = manifest(
         name=selection.name,
         version=selection.version,
-        files=[DatasetFile(path=DATA_FILE, rows=selection.file.rows, sha256=selection.file.sha256)],
+        files=[DatasetFile(path=one.name, rows=one.rows, sha256=one.sha256) for one in selection.files.values()],
         surveyed=surveyed,
         duties=_duties(decisions),
-        terms={card.terms_set_id: card.terms_ids for card in cards if card.terms_set_id in surveyed.counts["terms"]},
+        terms={card.terms_set_id: card.terms_ids for card in cards if card.terms_set_id in sets},
         registry_digest=decisions[0].registry_digest,
         policy_digest=decisions[0].policy_digest,
         created_time=corpus.clock(),
@@ -176,6 +194,7 @@ def _manifest(corpus: Corpus, selection: Selection, surveyed: Survey, decisions:
         "filters": selection.filters.to_json(),
         "funnel": selection.funnel,
         "calibration": None if calibration is None else calibration.to_json(),
+        **({"judges": judges.to_json()} if judges.cards else {}),
     }
 
 
@@ -196,7 +215,12 @@ def _cards(corpus: Corpus) -> list[Card]:
 
 
 def card_facts(
-    corpus: Corpus, task: Task, selection: Selection, surveyed: Survey, decisions: Sequence[Decision]
+    corpus: Corpus,
+    task: Task,
+    selection: Selection,
+    surveyed: Survey,
+    judges: Judges,
+    decisions: Sequence[Decision],
 ) -> CardFacts:
     """What the dataset's card says."""
     spec = task.spec
@@ -207,8 +231,11 @@ def card_facts(
         created_time=corpus.clock(),
         rows=surveyed.rows,
         columns_version=SCHEMA_VERSION,
-        splits=(CardSplit(name="train", pattern="train-*.parquet", rows=surveyed.rows),),
-        teachers=tuple(_card_teachers(corpus, task, surveyed)),
+        splits=tuple(
+            CardSplit(name=split, pattern=f"{split}-*.parquet", rows=file.rows)
+            for split, file in selection.files.items()
+        ),
+        teachers=(*_card_teachers(corpus, task, surveyed), *_card_judges(task, judges)),
         sources=tuple(_card_sources(task, selection)),
         duties=tuple(
             CardDuty(kind=duty.kind, applies_to=duty.applies_to, text=duty.text, terms_id=duty.terms_id)
@@ -217,11 +244,14 @@ def card_facts(
         description=spec.description,
         task_categories=("text-classification",) if spec.kind == "label" else ("text-generation",),
         spend=_card_spend(corpus, selection),
-        labels={"train": _labels(selection)} if spec.kind == "label" else {},
+        labels={split: _labels(selection, file) for split, file in selection.files.items()}
+        if spec.kind == "label"
+        else {},
         how_made=(
             "Every row is one answer of the teacher named in it, asked with the prompt whose digest it carries.",
             "Exact repeats, and texts that also stand in validation or gold, were dropped before anything was asked.",
             *([f"Labels are calibrated ({selection.calibration.kind})."] if selection.calibration else []),
+            *([_JUDGED] if judges.cards else []),
         ),
         limitations=(_LIMITATIONS[spec.kind],),
         merkle_root=surveyed.merkle_root,
@@ -231,28 +261,35 @@ def card_facts(
 
 
 def _card_teachers(corpus: Corpus, task: Task, surveyed: Survey) -> Iterator[CardTeacher]:
-    documents = task.registry.by_id
-    for card_ in _cards(corpus):
+    # A teacher has a card for each version of its terms or runtime; the dataset's reader wants one row of each.
+    for card_ in {(one.teacher, one.route, one.host, one.terms_ids): one for one in _cards(corpus)}.values():
         records = surveyed.counts["teacher"].get(card_.teacher, 0)
-        if not records or card_.terms_set_id not in surveyed.counts["terms"]:
-            continue
-        terms = [documents[name] for name in card_.terms_ids if name in documents]
-        yield CardTeacher(
-            name=card_.teacher,
-            provider=card_.provider,
-            model=card_.model,
-            route=card_.route,
-            host=card_.host,
-            records=records,
-            terms=tuple(
-                CardTerms(terms_id=one.id, title=one.title, version=one.version, spdx=one.spdx) for one in terms
-            ),
-            outputs_train=card_.outputs_train,
-        )
+        if records and card_.terms_set_id in surveyed.counts["terms"]:
+            yield _card_teacher(task, card_, card_.teacher, records)
+
+
+def _card_judges(task: Task, judges: Judges) -> Iterator[CardTeacher]:
+    for card_, records in judges.cards.items():
+        yield _card_teacher(task, card_, f"{card_.teacher} (judge)", records)
+
+
+def _card_teacher(task: Task, card_: Card, name: str, records: int) -> CardTeacher:
+    documents = task.registry.by_id
+    terms = [documents[name] for name in card_.terms_ids if name in documents]
+    return CardTeacher(
+        name=name,
+        provider=card_.provider,
+        model=card_.model,
+        route=card_.route,
+        host=card_.host,
+        records=records,
+        terms=tuple(CardTerms(terms_id=one.id, title=one.title, version=one.version, spdx=one.spdx) for one in terms),
+        outputs_train=card_.outputs_train,
+    )
 
 
 def _card_sources(task: Task, selection: Selection) -> Iterator[CardSource]:
-    table = read_columns([selection.folder / DATA_FILE], ["source_ids"])
+    table = read_columns(selection.paths, ["source_ids"])
     records: Counter[str] = Counter()
     for names in table["source_ids"].to_pylist():
         records.update({name.partition("#")[0] for name in names})
@@ -268,14 +305,15 @@ def _card_sources(task: Task, selection: Selection) -> Iterator[CardSource]:
         )
 
 
-def _labels(selection: Selection) -> dict[str, int]:
-    counts = Counter(read_columns([selection.folder / DATA_FILE], ["calibrated_label"])["calibrated_label"].to_pylist())
+def _labels(selection: Selection, file: ShardFile) -> dict[str, int]:
+    column = read_columns([selection.folder / file.name], ["calibrated_label"])["calibrated_label"]
+    counts = Counter(column.to_pylist())
     return {str(label): count for label, count in sorted(counts.items(), key=lambda pair: str(pair[0]))}
 
 
 def _card_spend(corpus: Corpus, selection: Selection) -> CardSpend:
     columns = ["input_tokens", "output_tokens", "run_id"]
-    table = read_columns([selection.folder / DATA_FILE], columns).to_pydict()
+    table = read_columns(selection.paths, columns).to_pydict()
     totals = [_run_spend(corpus, run_id) for run_id in sorted(set(table["run_id"]))]
     settled, promised, unconfirmed, requests = (sum(figures) for figures in zip(*totals, strict=True))
     return CardSpend(
@@ -290,9 +328,9 @@ def _card_spend(corpus: Corpus, selection: Selection) -> CardSpend:
 
 def _run_spend(corpus: Corpus, run_id: str) -> tuple[int, int, int, int]:
     row = corpus.journal.query(
-        "select coalesce(sum(microusd), 0), coalesce(sum(iif(state = 'promised', reserved_microusd, 0)), 0),"
+        "select coalesce(sum(microusd), 0), coalesce(sum(iif(state = 'promised', reserved_microusd, 0)), 0),"  # noqa: S608
         " coalesce(sum(iif(state = 'unknown', reserved_microusd, 0)), 0), coalesce(sum(role != 'train'), 0) from calls"
-        " where run_id = ?",
+        f" where {OF_RUN}",
         (run_id,),
     )[0]
     return row[0], row[1], row[2], row[3]

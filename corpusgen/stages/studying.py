@@ -18,7 +18,7 @@ from corpusgen.stages.opening import caps_of
 from corpusgen.stages.task import Task
 
 if TYPE_CHECKING:  # an answered run is over before these libraries could be read
-    from corpusgen.distill.students.bag import TextSpace
+    from corpusgen.distill.students.bag import Singles, TextSpace
 
 ROLE = "train"
 OWN_MACHINE = "own machine"
@@ -70,9 +70,22 @@ def learn_pool(corpus: Corpus, task: Task, run_id: str, texts: Sequence[str]) ->
     """What unlabelled text teaches about n-grams, its processor time booked."""
     from corpusgen.distill.students.bag import learn_space
 
-    worst_us = round((START_S + POOL_ROW_S * len(texts) + POOL_CHARACTER_S * sum(map(len, texts))) * 1_000_000)
-    with studying(corpus, task, run_id, "pool", worst_us):
-        return learn_space(texts)
+    # Sums in another order differ in their last digits, and what is asked next must not hang on the order of a file.
+    ordered = texts if task.spec.curate.active is None else sorted(texts)
+    with studying(corpus, task, run_id, "pool", _worst_pool_us(texts)):
+        return learn_space(ordered)
+
+
+def place_pool(corpus: Corpus, task: Task, run_id: str, space: TextSpace, texts: Sequence[str]) -> Singles:
+    """Where the pool's texts lie in the student's own space (``students.bag.points_of``), processor time booked."""
+    from corpusgen.distill.students.bag import points_of
+
+    with studying(corpus, task, run_id, "places", _worst_pool_us(texts)):
+        return points_of(space, texts)
+
+
+def _worst_pool_us(texts: Sequence[str]) -> int:
+    return round((START_S + POOL_ROW_S * len(texts) + POOL_CHARACTER_S * sum(map(len, texts))) * 1_000_000)
 
 
 def worst_study_us(texts: Sequence[str], labels: int, *, ways: int = 1, folds: int = 0) -> int:

@@ -15,13 +15,16 @@ import orjson
 from corpusgen.budget.prices import Rate, rate_of
 from corpusgen.corpus import Clock
 from corpusgen.errors import LocatedError, PriceUnknown, UnsupportedParameter, UsageError
+from corpusgen.fields import Place
 from corpusgen.prompting.prompts import Item, Prompter, Requester
 from corpusgen.provenance.terms import Registry, load_registry
 from corpusgen.records import Json, Request, TeacherRole, canonical_json, digest
 from corpusgen.shipped import here_or_shipped, shipped
-from corpusgen.spec import Located, TaskSpec, TeacherSpec, load_spec
+from corpusgen.spec import Located, TaskSpec, load_spec
+from corpusgen.teacher_fields import TeacherSpec
+from corpusgen.teachers.batches import Batches
 from corpusgen.teachers.json_schema import UnsoundSchema, check_schema
-from corpusgen.teachers.registry import check_fits, check_parameters, open_teacher, resolved
+from corpusgen.teachers.registry import check_fits, check_parameters, check_size, open_teacher, resolved
 from corpusgen.teachers.structured import told
 from corpusgen.teachers.teacher import Teacher, TeacherCard
 
@@ -37,6 +40,12 @@ class Task:
     """What answers are held to."""
     at: int = 0
     """Which of the spec's teachers this is seen from."""
+    blocked: frozenset[str] = frozenset()
+    """Kinds of personal data that are never sent."""
+    judging: Task | None = None
+    """The task of scoring this one's answers, its teacher the judge; None where nobody is asked to."""
+    judges: bool = False
+    """Whether it is such a task."""
 
     @property
     def spec(self) -> TaskSpec:
@@ -67,9 +76,40 @@ def load_task(path: Path) -> Task:
     extra = [located.resolve(name) for name in located.spec.terms_files]
     prompter = Prompter.of(located)
     schema = _schema(located, prompter)
+    _check_no_secret(located, schema)
+    strata = located.spec.curate.diverse and located.spec.curate.diverse.strata
+    prompter = replace(prompter, extra_columns=(strata,) if strata else ())
     prompter.check_seeds()
     registry = load_registry(shipped("data/terms.yaml"), *extra)
-    return Task(located=located, prompter=prompter, registry=registry, schema=schema)
+    task = Task(located=located, prompter=prompter, registry=registry, schema=schema)
+    return _curated(task) if located.spec.curate.model_fields_set else task
+
+
+def _check_no_secret(located: Located, schema: Json) -> None:
+    """What goes along with every request is looked through once; messages are, before each is sent."""
+    from corpusgen.curation.pii import secret_in
+
+    spec = located.spec
+    sent: list[tuple[Place, Json]] = [(("answer_schema",), schema), (("tools",), list(spec.tools))]
+    sent += [(("teachers", at, "parameters"), teacher.parameters) for at, teacher in enumerate(spec.teachers)]
+    if spec.curate.judge is not None:
+        sent.append((("curate", "judge", "teacher", "parameters"), spec.curate.judge.teacher.parameters))
+    for place, value in sent:
+        if value and (found := secret_in(canonical_json(value).decode())) is not None:
+            raise located.error(f"{found.reason} ({found.detail}); it is never sent, take it out", *place)
+
+
+def _curated(task: Task) -> Task:
+    """The task with its curation checked, and with what masks personal data. Raises SpecError or EvalFileError."""
+    from corpusgen.stages.checks import blocked_kinds, check_curation, masking  # which need libraries few tasks need
+
+    check_curation(task)
+    task = replace(task, prompter=replace(task.prompter, treat=masking(task)), blocked=blocked_kinds(task))
+    if task.spec.curate.judge is None:
+        return task
+    from corpusgen.stages.judgements import judging_of
+
+    return replace(task, judging=judging_of(task))
 
 
 def _schema(located: Located, prompter: Prompter) -> Json:
@@ -129,13 +169,44 @@ def connect(task: Task, clock: Clock, *, sending: bool = True) -> Teacher:
         teacher = open_teacher(task.teacher, folder=task.located.file.parent, clock=clock, sending=sending)
         tools = task.spec.tools or None
         check_parameters(teacher.card, task.teacher.parameters, task.prompter.file.api, tools=tools)
+    _check_choices(task, teacher.card)
     return teacher
+
+
+def _check_choices(task: Task, card: TeacherCard) -> None:
+    """Raise UnsupportedParameter where one call is to bring more answers than the teacher gives to one."""
+    wanted, most = task.spec.asking.samples_per_call, card.capabilities.choices
+    if wanted <= most or role_of(task.spec, task.at) == "fallback":  # which is asked for one answer after the other
+        return
+    gives = "is not known to give several answers to one call" if most == 1 else f"gives at most {most} answers a call"
+    known = f" (known on {card.capabilities.as_of})" if card.capabilities.as_of else ""
+    raise UnsupportedParameter(
+        f"{task.located.where('asking', 'samples_per_call')}: {card.name} {gives}, and asking.samples_per_call is"
+        f" {wanted}; write {most}{', which asks for each by itself' if most == 1 else ''}{known}"
+    )
 
 
 def check_length(task: Task, teacher: Teacher, request: Request) -> None:
     """Raise UnsupportedParameter, with the line of the spec, for a prompt that no answer fits behind any more."""
     with _at_its_line(task):
         check_fits(teacher, request)
+
+
+def check_sizes(task: Task, teacher: Teacher, item: Item, request: Request, batches: Batches | None) -> None:
+    """Raise UnsupportedParameter, with seeds and item, for a request of more bytes than is taken, or fits a batch."""
+    place = f"{task.located.where('seeds', item.split)}: item {item.item_id!r}"
+    try:
+        check_size(teacher, request)
+    except UnsupportedParameter as error:
+        raise UnsupportedParameter(f"{place}: {error}") from error
+    if batches is None or len(request.body) * 4 <= batches.limits.size_bytes:
+        return
+    size, most = len(batches.line("", request)), batches.limits.size_bytes
+    if size > most:
+        raise UnsupportedParameter(
+            f"{place}: a batch of {teacher.card.name} holds at most {most:,} bytes, and this request alone has"
+            f" {size:,}; shorten what goes in, or remove asking.lane"
+        )
 
 
 @contextmanager

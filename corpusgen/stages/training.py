@@ -22,10 +22,11 @@ from corpusgen.fields import Unit
 from corpusgen.journal import Transaction
 from corpusgen.provenance.policy import Decision
 from corpusgen.records import Json, digest
-from corpusgen.stages.asking import unique_pool
 from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.opening import judge, refusal
+from corpusgen.stages.pool import unique_pool
 from corpusgen.stages.sealing import Sealed, of_the_same_rights, sealed_dataset
+from corpusgen.stages.sieving import Notes
 from corpusgen.stages.studying import learn_pool, studying, timed, worst_study_us
 from corpusgen.stages.task import Task
 from corpusgen.store.durable import write_file
@@ -89,6 +90,7 @@ def _learn(
         student = fit(design(space, texts), targets, labels, selection.chosen)
     facts = _facts(task, sealed, decision, space, selection) | {
         "student_id": folder.name,
+        "rows": len(texts),
         "train_cpu_s": round(time.process_time() - began, 3),
         "trained_time": corpus.clock().isoformat(),
     }
@@ -98,7 +100,9 @@ def _learn(
 def lessons(sealed: Sealed) -> tuple[list[str], Floats, tuple[str, ...]]:
     """Texts, label probabilities (n x k) and label names of a sealed dataset. Raises UsageError without labels."""
     columns = ("input", "label_names", "calibrated_label", "calibrated_logprobs")
-    table = read_columns([sealed.file], columns).to_pydict()
+    table = read_columns([sealed.file()], columns).to_pydict()
+    if not table["label_names"]:
+        raise UsageError(f"{sealed.label}: the train split is empty; give it a larger share, or another --seed")
     names = tuple(table["label_names"][0] or ())
     if not names:
         raise UsageError(f"{sealed.label} has no labels; the bag student learns labels only")
@@ -130,7 +134,6 @@ def _facts(task: Task, sealed: Sealed, decision: Decision, space: TextSpace, sel
         "task": task.spec.name,
         "dataset": sealed.label,
         "manifest_sha256": sealed.manifest_sha256,
-        "rows": sealed.rows,
         "sources_of_unlabelled_text": [task.spec.seeds.train.source],
         "calibration": sealed.manifest["calibration"],
         "terms": sealed.manifest["terms"],
@@ -194,7 +197,8 @@ def train_sealed(corpus: Corpus, task: Task, dataset: str, *, caps: Mapping[Unit
     runs = corpus.journal.query("select run_id from runs where spec_digest = ?", (task.identity,))
     run_id = str(runs[0][0]) if runs else ""
     with timed(corpus, task, run_id, caps or {}):
-        space = learn_pool(corpus, task, run_id, [item.input for item in unique_pool(task).items])
+        pool = unique_pool(task, Notes(journal=corpus.journal))
+        space = learn_pool(corpus, task, run_id, [item.input for item in pool.items])
         return train(corpus, task, sealed, decision, space, run_id)
 
 

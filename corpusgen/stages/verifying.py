@@ -179,7 +179,10 @@ def _rows(corpus: Corpus, entry: ShardEntry, path: Path) -> Iterator[Finding]:
     """Ids and costs of a sound shard against the journal."""
     known = dict(
         corpus.journal.query(
-            "select lower(hex(r.record_id)), iif(r.from_cache, 0, a.cost_microusd"
+            "select lower(hex(r.record_id)), iif(r.from_cache, 0, (a.cost_microusd"
+            # Of a call that gave several answers, each record bears its part.
+            " + coalesce(json_extract(r.item, '$.share[1]') - 1 - json_extract(r.item, '$.share[0]'), 0))"
+            " / coalesce(json_extract(r.item, '$.share[1]'), 1)"
             " + coalesce(json_extract(r.item, '$.first_cost_microusd'), 0))"
             " from records r join answers a using (request_key) where r.shard = ?",
             (f"{entry.dataset}/{entry.name}",),
@@ -234,7 +237,7 @@ def _sealed(corpus: Corpus) -> Iterator[Finding]:
 def _sealed_one(corpus: Corpus, selection: Selection) -> Iterator[Finding]:
     try:
         sealed = sealed_dataset(corpus, selection.label)
-        root = survey(record_row(record) for record in read_records([sealed.file])).merkle_root
+        root = survey(record_row(record) for record in read_records(selection.paths)).merkle_root
     except (CorpusDamaged, StoreError) as error:
         yield Finding(check="datasets", subject=selection.label, message=str(error))
         return

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from heapq import nsmallest
 from itertools import islice
 from typing import Final
 
@@ -18,16 +21,20 @@ from corpusgen.marks import Marks, mark_of
 from corpusgen.prompting.prompts import Item, Prompt
 from corpusgen.prompting.seeds import Seed
 from corpusgen.records import Message, Record
-from corpusgen.stages.asking import Watch, no_watch, note_drops, prompts_about
+from corpusgen.stages.asking import Watch, no_watch, prompts_about
+from corpusgen.stages.covering import chosen_seeds
 from corpusgen.stages.lanes import lane_answers
 from corpusgen.stages.opening import Run
+from corpusgen.stages.pool import HELD_OUT, note_drops
+from corpusgen.stages.sieving import Notes, check_left, sieved, sieves
 from corpusgen.stages.task import Task
 
 HELD = 10_000
 """Items of a pool that are kept in memory to ask about; more are read from their file a second time."""
 REPEATS_AT_ONCE = 10_000
+POOLED, POOLED_PER_ITEM = 20_000, 20
+"""Items from which those that cover a larger pool are chosen: so many, and so many for each that is wanted."""
 POOL: Final = "train"
-HELD_OUT: Final = ("validation", "gold")
 SAMPLES = 8
 
 
@@ -39,6 +46,8 @@ class PoolSize:
     unique: int
     repeated: int
     leaked: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """How many each check of ``curate`` dropped."""
 
 
 class Names:
@@ -50,6 +59,9 @@ class Names:
     def add(self, record_id: str) -> None:
         """Have a record's id among them."""
         self._marks.add([int(record_id[:16], 16)])
+
+    def __len__(self) -> int:
+        return len(self._marks)
 
     def __contains__(self, record_id: object) -> bool:
         return isinstance(record_id, str) and self._marks.known([int(record_id[:16], 16)])[0]
@@ -70,7 +82,7 @@ class Written:
         """The prompts, of which the first few are remembered."""
         for prompt in prompts:
             if len(self._first) < 4 * SAMPLES:  # some may have no answer
-                self._first[prompt.record_id] = None
+                self._first |= dict.fromkeys(prompt.record_ids)
             yield prompt
 
     def add(self, record: Record) -> None:
@@ -109,41 +121,86 @@ async def ask_for_texts(run: Run, watch: Watch = no_watch, *, describe: bool = T
     """
     asking, written = run.task.spec.asking, Written()
     lane = run.lane if describe else replace(run.lane, asker=replace(run.lane.asker, wants_known=False))
-    survey = await asyncio.to_thread(_survey, run)
-    limit = min(asking.limit, survey.size.unique)
-    items = await asyncio.to_thread(_in_order, run.task, survey, limit)
+    watch("pool", None)
+    surveyed = await asyncio.to_thread(survey, run)
+    limit = min(asking.limit, surveyed.size.unique)
+    items = await asyncio.to_thread(_in_order, run.task, surveyed, limit)
     watch("answers", limit * asking.samples)
     async with lane_answers(lane, written.watching(prompts_about(run, items, 0))) as records:
         async for record in records:
             written.add(record)
-    return Texts(pool=survey.size, written=written)
+    return Texts(pool=surveyed.size, written=written)
+
+
+def pool_items(run: Run) -> Iterator[Item]:
+    """What there is to ask about, in the order of the file, after every check of ``curate``."""
+    return new_items(run.task, survey(run).dropped)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Survey:
+class Survey:
+    """The pool as it was read to its end once."""
+
     size: PoolSize
     held: Sequence[Seed] | None
-    """What says something new, where it is to be drawn from at random and there is not too much of it to keep."""
+    """What may be asked about, where it is to be drawn from at random and there is not too much of it to keep."""
+    dropped: Marks
+    """The ids of what a check of ``curate`` dropped."""
 
 
-def _survey(run: Run) -> _Survey:
+def survey(run: Run) -> Survey:
     """Count the pool, and note in the journal what is dropped from it."""
-    task, held_out = run.task, _held_out(run.task)
-    seen, held, drops = Marks(), list[Seed](), _Drops(run)
-    read = unique = leaked = 0
-    for seed, new in told_apart(task.prompter.seeds("train"), text=_text(task), seen=seen):
-        read += 1
-        if len(held_out) and held_out.known([_mark(task, seed)])[0]:
-            leaked += 1
-            drops.add(seed, leak=True)
-        elif not new:
-            drops.add(seed, leak=False)
-        else:
-            unique += 1
-            held.append(seed) if unique <= HELD else held.clear()
-    drops.write()
-    size = PoolSize(read=read, unique=unique, repeated=read - unique - leaked, leaked=leaked)
-    return _Survey(size=size, held=held if unique <= HELD else None)
+    counted = _Counting(run=run, held_out=_held_out(run.task))
+    sound = counted.new(told_apart(run.task.prompter.seeds(POOL), text=_text(run.task), seen=Marks()))
+    held, unique, dropped, by_check = list[Seed](), 0, Marks(), Counter[str]()
+    for seed, why in _sifted(run, sound):
+        if why is not None:
+            by_check[why] += 1
+            dropped.add([mark_of(seed.item_id)])
+            continue
+        unique += 1
+        held.append(seed) if unique <= HELD else held.clear()
+    counted.drops.write()
+    check_left(run.task, counted.read, unique, by_check)
+    size = PoolSize(
+        read=counted.read, unique=unique, repeated=counted.repeated, leaked=counted.leaked, dropped=dict(by_check)
+    )
+    return Survey(size=size, held=held if unique <= HELD else None, dropped=dropped)
+
+
+def _sifted(run: Run, seeds: Iterator[Seed]) -> Iterator[tuple[Seed, str | None]]:
+    """The items, each with the check that drops it."""
+    if not sieves(run.task):
+        yield from ((seed, None) for seed in seeds)
+        return
+    for one in sieved(run.task, seeds, Notes.of(run)):
+        yield one.seed, None if one.dropped is None else one.dropped.check
+
+
+@dataclass(kw_only=True)
+class _Counting:
+    """Lets through what says something new, and counts and notes the rest."""
+
+    run: Run
+    held_out: Marks
+    read: int = 0
+    repeated: int = 0
+    leaked: int = 0
+
+    def __post_init__(self) -> None:
+        self.drops = _Drops(self.run)
+
+    def new(self, told: Iterable[tuple[Seed, bool]]) -> Iterator[Seed]:
+        for seed, new in told:
+            self.read += 1
+            if len(self.held_out) and self.held_out.known([_mark(self.run.task, seed)])[0]:
+                self.leaked += 1
+                self.drops.add(seed, leak=True)
+            elif not new:
+                self.repeated += 1
+                self.drops.add(seed, leak=False)
+            else:
+                yield seed
 
 
 def _held_out(task: Task) -> Marks:
@@ -198,21 +255,45 @@ class _Drops:
         return first
 
 
-def _in_order(task: Task, survey: _Survey, limit: int) -> Iterable[Item]:
+def _in_order(task: Task, surveyed: Survey, limit: int) -> Iterable[Item]:
     """The items to ask about, in the order of asking."""
-    asking, held = task.spec.asking, survey.held
+    asking, held = task.spec.asking, surveyed.held
+    if asking.order == "diverse":
+        return _covering(task, surveyed, limit)
     if held is not None:
         ids = [seed.item_id for seed in held]
         order = first_round(ids, count=limit, seed=asking.seed) if asking.order == "random" else range(limit)
         return (task.prompter.item(held[at], POOL) for at in order)
-    items = new_items(task)
+    items = new_items(task, surveyed.dropped)
     return islice(_shuffled(items, asking.seed) if asking.order == "random" else items, limit)
 
 
-def new_items(task: Task) -> Iterator[Item]:
-    """What the pool has to ask about, one item at a time: without repeats and without what is held out."""
-    told = told_apart(task.prompter.seeds(POOL), text=_text(task), seen=_held_out(task))
-    return (task.prompter.item(seed, POOL) for seed, new in told if new)
+def _covering(task: Task, surveyed: Survey, limit: int) -> Iterable[Item]:
+    """So many items that cover the pool, the most telling first."""
+    seeds = surveyed.held
+    if seeds is None:
+        seeds = list(_drawn(task, surveyed, max(POOLED, POOLED_PER_ITEM * limit)))
+    chosen = chosen_seeds(task, seeds, limit)
+    return (task.prompter.item(seeds[at], POOL) for at in chosen)
+
+
+def _drawn(task: Task, surveyed: Survey, count: int) -> Iterator[Seed]:
+    """So many of a large pool, drawn at random, in the order of the file."""
+    seed, seeds = task.spec.asking.seed, partial(_new_seeds, task, surveyed.dropped)
+    lots = nsmallest(count, (ticket(one.item_id, seed) for one in seeds()))
+    last = lots[-1]
+    return (one for one in seeds() if ticket(one.item_id, seed) <= last)
+
+
+def new_items(task: Task, dropped: Marks | None = None) -> Iterator[Item]:
+    """What the pool has to ask about, one item at a time: without repeats, what is held out, and what was dropped."""
+    return (task.prompter.item(seed, POOL) for seed in _new_seeds(task, dropped or Marks()))
+
+
+def _new_seeds(task: Task, dropped: Marks) -> Iterator[Seed]:
+    for seed, new in told_apart(task.prompter.seeds(POOL), text=_text(task), seen=_held_out(task)):
+        if new and not (len(dropped) and dropped.known([mark_of(seed.item_id)])[0]):
+            yield seed
 
 
 def _shuffled(items: Iterable[Item], seed: int) -> Iterator[Item]:

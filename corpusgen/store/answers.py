@@ -13,6 +13,7 @@ import orjson
 import zstandard
 
 from corpusgen.errors import CorpusDamaged
+from corpusgen.frozen import quickly_made
 from corpusgen.journal import Transaction
 from corpusgen.records import Json, Request, Split, Usage, canonical_json, digest
 
@@ -29,6 +30,8 @@ def _compressed(body: bytes) -> bytes:
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
 LOOKUP = 400
+PER_SHARD = 10_000
+"""Records of one shard: those whose place in the run falls into the same ten thousand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,7 @@ class Card:
         return cls(**{**fields, "terms_ids": tuple(fields["terms_ids"])})
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """One paid-for reply as it came over the wire, with what it cost."""
@@ -81,6 +85,7 @@ class Answer:
     body: bytes
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class RecordRow:
     """Which item an answer belongs to; with the answer it makes a record."""
@@ -97,7 +102,8 @@ class RecordRow:
     item: Mapping[str, Json]
     """``input``, ``source_ids``, ``sample_index``; where it was asked more than once ``first_cost_microusd``, what all
     but the last came to, ``between``, the requests after the first and before the last, and ``turns``, the messages
-    that are the question; ``role`` of a teacher that is not the first."""
+    that are the question; ``role`` of a teacher that is not the first; where one call gave several answers ``choice``,
+    which of them it is, and ``share``, its place among how many that bear the call's cost."""
 
 
 def store_card(transaction: Transaction, card: Card) -> None:
@@ -201,6 +207,7 @@ def _present(connection: apsw.Connection, select: str, wanted: Sequence[bytes]) 
     return found
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Kept:
     """A record's row with its answer."""
@@ -209,6 +216,7 @@ class Kept:
     answer: Answer
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Stored(Kept):
     """A record's row with its answer and the canonical request."""

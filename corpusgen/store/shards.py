@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, chain
-from operator import attrgetter
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 # Arrow's own pool keeps 25 MB of what it was given, which is more than a whole row group; read when Arrow is loaded.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -112,12 +113,13 @@ SCHEMA = pa.schema(
 )
 """The columns of a shard: the fields of Record, in their order, under their names."""
 
+_TEXTUAL = frozenset(field.name for field in SCHEMA if field.type in (_TEXT, _TEXTS))
 _SINCE = {"structured": 2, "teacher_role": 2}
 """The schema versions in which columns came that were not there from the beginning."""
 _VERSION_KEY = "corpusgen.schema_version"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}\.parquet")
-_ROWS_PER_BATCH = 256
-_UNFIT = (pa.ArrowException, OverflowError, UnicodeError)
+ROWS_PER_BATCH = 256
+UNFIT = (pa.ArrowException, OverflowError, UnicodeError)
 _ROWS_PER_GROUP = 8192
 _BYTES_PER_GROUP = 8 << 20
 _ROWS_PER_READ = 4096
@@ -165,6 +167,19 @@ def write_shard(
     ``records`` come sorted by ``record_id``, each once, and are held a few hundred at a time. An error of theirs
     passes through as itself. Writing a name again replaces the file. An older ``version`` gives the bytes it gave then.
     """
+    columns = _columns_of(version)
+    # Records become columns in small batches: columns are far smaller than objects.
+    alike: Alike = {}
+    made = (_fitting(chunk, columns, alike) for chunk in _chunks(_increasing(_of_version(records, version))))
+    return _write(folder, name, made, columns.with_metadata({**(metadata or {}), _VERSION_KEY: str(version)}))
+
+
+def write_batches(folder: Path, name: str, batches: Iterable[pa.RecordBatch]) -> ShardFile:
+    """The same of records that are columns already, as ``to_batch`` makes them and so many at once."""
+    return _write(folder, name, batches, SCHEMA.with_metadata({_VERSION_KEY: str(SCHEMA_VERSION)}))
+
+
+def _write(folder: Path, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> ShardFile:
     if not _NAME.fullmatch(name):
         raise ValueError(f"a shard's name is lower-case letters, digits, '_', '.', '-' and ends in .parquet: {name!r}")
     path = folder / name
@@ -175,7 +190,7 @@ def write_shard(
             file = open(hidden, "wb")  # noqa: SIM115 - closed by the with below, outside of this error mapping
         with _closed_after(file, path):
             sink = _Sink(file, path)
-            rows = _write_rows(sink, records, metadata or {}, version)
+            rows = _write_rows(sink, iter(batches), schema)
             sink.sync()
         with unwritable(path):
             publish(hidden, path)
@@ -219,7 +234,7 @@ def read_batches(
 
 def read_records(paths: Iterable[Path], *, filesystem: pyarrow.fs.FileSystem | None = None) -> Iterator[Record]:
     """The records of the given shards, as they were written (log-probabilities rounded to their columns' width)."""
-    for batch in read_batches(paths, SCHEMA.names, rows=_ROWS_PER_BATCH, filesystem=filesystem):
+    for batch in read_batches(paths, SCHEMA.names, rows=ROWS_PER_BATCH, filesystem=filesystem):
         yield from records_of(batch)
 
 
@@ -248,11 +263,46 @@ def verify_shard(path: Path, expected: ShardFile | ShardEntry) -> str | None:
         return str(error)
 
 
-def to_batch(records: Sequence[Record], schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
+Alike: TypeAlias = dict[str, tuple[Any, pa.Array]]
+"""The columns of the latest batch that hold one value from top to bottom, as most do: they are not made again."""
+
+
+def to_batch(records: Sequence[Record], schema: pa.Schema = SCHEMA, alike: Alike | None = None) -> pa.RecordBatch:
     """Records as Arrow columns."""
-    columns = zip(*map(attrgetter(*schema.names), records), strict=True) if records else ((),) * len(schema)
-    arrays = [_column(values, field.type) for values, field in zip(columns, schema, strict=True)]
+    picked = map(itemgetter(*schema.names), map(vars, records))
+    columns = zip(*picked, strict=True) if records else ((),) * len(schema)
+    made = partial(_alike, alike) if alike is not None and records else _column_of
+    arrays = [made(values, field) for values, field in zip(columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _column_of(values: Sequence[Any], field: pa.Field) -> pa.Array:
+    return _column(values, field.type)
+
+
+def _alike(alike: Alike, values: Sequence[Any], field: pa.Field) -> pa.Array:
+    # Only texts, and nothing at all: of numbers, some that are equal are not the same (0.0 and -0.0).
+    first = values[0]
+    if not (first is None or first == () or field.name in _TEXTUAL) or values.count(first) != len(values):
+        alike.pop(field.name, None)
+        return _column(values, field.type)
+    return _of_one(alike, first, len(values), field)
+
+
+def _of_one(alike: Alike, value: Any, rows: int, field: pa.Field) -> pa.Array:
+    known = alike.get(field.name)
+    if known is None or known[0] != value or len(known[1]) != rows:
+        known = alike[field.name] = (value, _column([value] * rows, field.type))
+    return known[1]
+
+
+def with_alike(batch: pa.RecordBatch, same: Mapping[str, Any], alike: Alike) -> pa.RecordBatch:
+    """A batch to which the columns are added that hold one value from top to bottom."""
+    arrays = [
+        _of_one(alike, same[field.name], len(batch), field) if field.name in same else batch.column(field.name)
+        for field in SCHEMA
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
 def records_of(batch: pa.RecordBatch) -> list[Record]:
@@ -269,9 +319,7 @@ def _of_version(records: Iterable[Record], version: int) -> Iterable[Record]:
     return records if version == SCHEMA_VERSION else (replace(record, schema_version=version) for record in records)
 
 
-def _write_rows(sink: _Sink, records: Iterable[Record], metadata: Mapping[str, str], version: int) -> int:
-    columns = _columns_of(version)
-    schema = columns.with_metadata({**metadata, _VERSION_KEY: str(version)})
+def _write_rows(sink: _Sink, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> int:
     rows = 0
     with pq.ParquetWriter(
         sink,
@@ -283,7 +331,7 @@ def _write_rows(sink: _Sink, records: Iterable[Record], metadata: Mapping[str, s
         write_page_checksum=True,
         sorting_columns=[pq.SortingColumn(schema.get_field_index(SORT_KEY))],
     ) as writer:
-        for group in _row_groups(_increasing(_of_version(records, version)), columns):
+        for group in _row_groups(batches):
             pa.default_memory_pool().release_unused()  # what making the columns took
             writer.write_table(group.replace_schema_metadata(schema.metadata), row_group_size=group.num_rows)
             rows += group.num_rows
@@ -292,17 +340,17 @@ def _write_rows(sink: _Sink, records: Iterable[Record], metadata: Mapping[str, s
     return rows
 
 
-def _row_groups(records: Iterator[Record], columns: pa.Schema) -> Iterator[pa.Table]:
-    # Records become columns in small batches: columns are far smaller than objects.
-    made = (_fitting(chunk, columns) for chunk in _chunks(records))
+def _row_groups(made: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     while batches := list(_fill_group(made)):
-        yield pa.Table.from_batches(batches)
+        groups = [pa.Table.from_batches(batches)]
+        batches.clear()  # or they would be there until the next ones are
+        yield groups.pop()
 
 
-def _fitting(records: Sequence[Record], columns: pa.Schema) -> pa.RecordBatch:
+def _fitting(records: Sequence[Record], columns: pa.Schema, alike: Alike | None = None) -> pa.RecordBatch:
     try:
-        return to_batch(records, columns)
-    except _UNFIT as error:
+        return to_batch(records, columns, alike)
+    except UNFIT as error:
         # Of a batch of one, this is the record; else it is looked for.
         for record in records if len(records) > 1 else ():
             _fitting([record], columns)
@@ -313,8 +361,24 @@ def _fitting(records: Sequence[Record], columns: pa.Schema) -> pa.RecordBatch:
 def _fill_group(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     rows = size = 0
     while rows < _ROWS_PER_GROUP and size < _BYTES_PER_GROUP and (batch := next(batches, None)):
-        rows, size = rows + batch.num_rows, size + batch.nbytes
+        rows, size = rows + batch.num_rows, size + sum(map(_size_of, batch.columns))
         yield batch
+
+
+def _size_of(column: pa.Array) -> int:
+    """The bytes of a column; whether nulls that are not there have a bitmap depends on how it was made."""
+    return int(column.nbytes) - _bitmaps(column)
+
+
+def _bitmaps(column: pa.Array) -> int:
+    needless = column.null_count == 0 and column.buffers()[0] is not None
+    return ((len(column) + 7) // 8 if needless else 0) + sum(_bitmaps(child) for child in _children(column))
+
+
+def _children(column: pa.Array) -> list[pa.Array]:
+    if pa.types.is_list(column.type):
+        return [column.values]
+    return [column.field(at) for at in range(column.type.num_fields)] if pa.types.is_struct(column.type) else []
 
 
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -322,15 +386,15 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
     weight = 0
     for record in records:
         chunk.append(record)
-        weight += _weight(record)
-        if len(chunk) == _ROWS_PER_BATCH or weight > _BYTES_PER_GROUP:
+        weight += weight_of(record)
+        if len(chunk) == ROWS_PER_BATCH or weight > _BYTES_PER_GROUP:
             yield chunk
             chunk, weight = [], 0
     if chunk:
         yield chunk
 
 
-def _weight(record: Record) -> int:
+def weight_of(record: Record) -> int:
     """Roughly the bytes of a record's longest parts; a runner-up is an object or two."""
     return len(record.input) + len(record.response) + len(record.reasoning or "") + 100 * len(record.topk_bytes or ())
 

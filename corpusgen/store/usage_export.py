@@ -45,6 +45,8 @@ class Billed:
     line: int
     request_id: str | None
     request_key: bytes | None
+    custom_id: str | None = None
+    """Our name for a line of a batch."""
     microusd: int
     tokens: int | None
     time_us: int | None
@@ -157,6 +159,7 @@ def _billed(path: Path, number: int, row: Mapping[str, Any], columns: Mapping[st
             line=number,
             request_id=None if name is None else str(name).strip(),
             request_key=None if key is None else _key(str(key).strip()),
+            custom_id=None if key is None else _custom_id(str(key).strip()),
             microusd=_cost(cell("cost_microusd"), cell("cost_usd")),
             tokens=_tokens(cell("tokens"), cell("input_tokens"), cell("output_tokens")),
             time_us=_time(cell("time")),
@@ -167,6 +170,10 @@ def _billed(path: Path, number: int, row: Mapping[str, Any], columns: Mapping[st
 
 def _key(text: str) -> bytes | None:
     return bytes.fromhex(text) if re.fullmatch(r"[0-9a-fA-F]{64}", text) else None
+
+
+def _custom_id(text: str) -> str | None:
+    return text if re.fullmatch(r"corpusgen-[0-9a-f]+-\d+", text) else None
 
 
 def _cost(microusd: Json, usd: Json) -> int:

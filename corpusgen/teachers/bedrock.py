@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from corpusgen.errors import UnknownTeacher, UsageError
-from corpusgen.spec import TeacherSpec
+from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.cloud import connected_cloud, key_at_home, offers_of
 from corpusgen.teachers.endpoint import Endpoint, resolved
 from corpusgen.teachers.sdk import Client, anthropic_headers, failures_of

@@ -22,6 +22,8 @@ DETACHED: Final = 3.0
 FIRST_RATE: Final = 80.0
 FIRST_IN_FLIGHT: Final = 8
 """Unanswered requests a server nobody knows is sent at first, and one more for each answer."""
+BLIND_IN_FLIGHT: Final = 4
+"""The same before the first answer, whose headers may name a limit."""
 GROWTH: Final = 3.0
 """Of the rate, per second, until the first refusal; a doubling takes 0.23 s."""
 GENTLE: Final = 120.0
@@ -128,6 +130,10 @@ class Climb:
         self._slope, self._tau, self._grown_at = SLOPE_MEASURED / EARLY, 0.0, now
         self._event_at, self._event_answered, self.rested_s = now, self.answered, 0.0
 
+    def excuse(self) -> None:
+        """Refusals of what was sent so far, before it was known to be too much, are no reason to cut."""
+        self.cut_seq = self._last_seq
+
     def restart(self) -> None:
         """Begin slowly again, as the server has just begun again."""
         if self.rate > FIRST_RATE:
@@ -209,12 +215,17 @@ class Climb:
             passed = max(now - self._event_at - self.rested_s, 1e-3)
             base = min(self.rate, (measured - 1) / passed * KEPT_MEASURED)
             self._begin(max(base, self.rate * CUT), SLOPE_MEASURED / measured, now)
-        elif self.ceiling < math.inf and not self.starting:
+        elif self.ceiling < math.inf and (not self.starting or self._at_a_limit_heard):
             self._begin(self.rate * KEPT, SLOPE, now)
         else:
             self._begin(self.rate * (CUT if self.answered >= EARLY else CUT_EARLY), SLOPE, now)
             self.settling = True
         self._rough = True
+
+    @property
+    def _at_a_limit_heard(self) -> bool:
+        """Whether this is the first cut, at a rate that the server has named: then the rate is about right."""
+        return self._event_at == -math.inf and self.rate >= self.ceiling * HEARD_AT_ONCE
 
     def _cut_again(self, now: float) -> None:
         """Refusals go on after a cut: it was too small, or they have another cause."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from corpusgen.spec import TeacherSpec
+from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.anthropic import capabilities_under
 from corpusgen.teachers.endpoint import Endpoint, connected, fact_of, is_at_home, offer_of, row_of
 from corpusgen.teachers.sdk import Opens

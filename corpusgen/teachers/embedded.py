@@ -23,7 +23,7 @@ import orjson
 
 from corpusgen.errors import NotSent, RequestRefused, TeacherError, TeacherFault, UnknownTeacher
 from corpusgen.records import Completion, Message, Reply, Request
-from corpusgen.spec import TeacherSpec
+from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.endpoint import tokens_bound
 from corpusgen.teachers.reading import believed, body_of, only, read_choices
 from corpusgen.teachers.teacher import Capabilities, Offer, TeacherCard

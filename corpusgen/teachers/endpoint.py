@@ -15,7 +15,7 @@ import orjson
 
 from corpusgen.errors import UnsupportedParameter, UsageError
 from corpusgen.records import Api, Completion, Reply, Request, canonical_json
-from corpusgen.spec import TeacherSpec
+from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.billing import Billing, billing_of, shipped_facts, shipped_rows
 from corpusgen.teachers.reading import believed, body_of, only, read_choices
 from corpusgen.teachers.sdk import Opens, Sdk, anthropic_client, openai_client
@@ -187,6 +187,7 @@ def capabilities_of(row: EndpointRow | None, fact: ModelFact | None) -> Capabili
         parameters=None,
         context_tokens=fact.context_tokens if fact else None,
         max_output_tokens=fact.max_output_tokens if fact else None,
+        max_body_bytes=row.max_body_bytes,
         choices=(fact and fact.choices) or row.choices,
         seed=row.seed is not None,
         json_schema=(fact and fact.json_schema) or row.json_schema,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from corpusgen.errors import UnsupportedParameter
-from corpusgen.spec import TeacherSpec
+from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.endpoint import Endpoint, capabilities_of, connected, fact_of, model_of, offer_of, row_of
 from corpusgen.teachers.table import ModelFact
 from corpusgen.teachers.teacher import Capabilities, Offer

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from corpusgen.teachers.climbing import FIRST_IN_FLIGHT, FREE, Climb
+from corpusgen.teachers.climbing import BLIND_IN_FLIGHT, FIRST_IN_FLIGHT, FREE, Climb
 from corpusgen.teachers.limits import Limit, LimitUnit
 
 MARGIN: Final = 0.99
 """Of a limit that is known; the rest is for clocks that differ."""
 CATCH_UP_S: Final = 0.05
 """How much of what was missed, because this process was busy, may be sent at once."""
+MOST_MISSED_S: Final = 1.0
+"""How much of what was missed before a limit was heard of is made up for, out of the margin."""
 CUSHION_S: Final = 0.04
 """Rest after a cut, in which a server's bucket fills a little."""
 MAX_PAUSE_S: Final = 120.0
@@ -139,6 +141,8 @@ class Rates:
     _held_at: float = -math.inf
     """When somebody was last sent back for another reason than the rate."""
     _requests: Bucket = field(default_factory=lambda: Bucket(per_s=1.0))
+    _missed: float = 0.0
+    """Requests that would have been sent by now, had the limit been known from the first one."""
     _configured: set[LimitUnit] = field(default_factory=set)
     _told_at: dict[LimitUnit, float] = field(default_factory=dict)
     _seq: int = 0
@@ -180,7 +184,7 @@ class Rates:
 
     def hear(self, limits: Iterable[Limit], now: float) -> None:
         """Limits that the server names; a lower one holds at once, a higher one when none lower was heard for long."""
-        changed = False
+        changed, unknown = False, "requests" not in self.told
         for limit in limits:
             if limit.remaining == 0 and limit.resets_s:
                 self.pause(limit.resets_s, now)
@@ -188,6 +192,18 @@ class Rates:
                 changed |= self._believe(limit.unit, limit.per_s, now)
         if changed:
             self._apply(trusted=False)
+        if unknown and "requests" in self.told and self.climb.cut_seq < 0 and self._seq:
+            self._go_on_as_told(now)
+
+    def _go_on_as_told(self, now: float) -> None:
+        """Stand where the limit would have led, had it been known from the first request."""
+        per_s, requests = self.climb.ceiling, self._requests
+        should = (now - self._began_at) * per_s
+        if self._seq > should + CATCH_UP_S * per_s:
+            self.climb.excuse()
+        self._missed = min(max(0.0, should - self._seq), MOST_MISSED_S * per_s)
+        if self._resume_at <= now:
+            requests.empty_until = min(max(now, self._began_at + self._seq / per_s), now + 2 * CATCH_UP_S)
 
     def _believe(self, unit: LimitUnit, per_s: float, now: float) -> bool:
         known = self.told.get(unit)
@@ -200,7 +216,7 @@ class Rates:
         """From now on only this part of what was told, or of what was found out, is ours."""
         if share == self.share:
             return
-        self.share = share
+        self.share, self._missed = share, 0.0
         if share <= 0:
             return
         self._apply(trusted="requests" in self._configured)
@@ -258,8 +274,8 @@ class Rates:
 
     def _enough_at_first(self) -> bool:
         climb = self.climb
-        unknown = climb.starting and climb.ceiling == math.inf
-        return unknown and self.in_flight >= FIRST_IN_FLIGHT + climb.answered
+        most = FIRST_IN_FLIGHT + climb.answered if climb.answered else BLIND_IN_FLIGHT
+        return climb.starting and climb.ceiling == math.inf and self.in_flight >= most
 
     def _next_judged(self, now: float) -> float:
         """When to look again; never so soon that it would be taken for leave to send."""
@@ -325,13 +341,18 @@ class Rates:
         requests.per_s = self.climb.rate
         if at > requests.empty_until:
             self._note_unasked(at)
-        requests.take(at, 1.0)
+        requests.take(at, 1.0 if self._missed <= 0 else self._make_up())
         ticket = Ticket(seq, at, input_tokens, output_tokens, probe)
         for unit, bucket in self.tokens.items():
             bucket.take(at, ticket.weight(unit) * self._spent)
         self.climb.sent(seq, at)
         self._unjudged.append(ticket)
         return ticket
+
+    def _make_up(self) -> float:
+        """What a request counts for while something was missed: the margin is used for it."""
+        self._missed -= 1 - MARGIN
+        return MARGIN
 
     def _note_unasked(self, at: float) -> None:
         since = max(self._requests.empty_until, self._held_at, self._resume_at)
@@ -393,7 +414,7 @@ class Rates:
         self._close(ticket)
         if ticket.taken is None:
             ticket.taken, ticket.dropped = False, room
-        self._outages = 0
+        self._outages, self._missed = 0, 0.0
         self._give_back(ticket)
         if ticket.seq > self._dry_seq:
             self._dry, self._dry_seq = self._dry + 1, self._seq

@@ -21,7 +21,7 @@ import corpusgen.teachers
 from corpusgen.corpus import utc_now
 from corpusgen.errors import UnknownTeacher, UnsupportedParameter
 from corpusgen.records import Json, Request
-from corpusgen.spec import TeacherSpec
+from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.teacher import Capabilities, Offer, Teacher, TeacherCard
 from corpusgen.tokens import Framing, count_bound
 
@@ -32,6 +32,8 @@ GROUP: Final = "corpusgen.teachers"
 """Entry points of this group are modules (or objects) with ``connect`` and ``offers``; their names are schemes."""
 LEAST_TOKENS_PER_BYTE: Final = 0.1
 """No language is cut into fewer tokens than that; English takes 0.17 and more."""
+_WIDER_ON_THE_WIRE: Final = 4
+"""No wire format writes a request in so many times the bytes of ours."""
 _BARE: Final = Framing(per_message=0, per_request=0, per_extra=0)
 
 # Set by corpusgen itself, or by another name; each with what to do instead.
@@ -216,6 +218,20 @@ def check_fits(teacher: Teacher, request: Request) -> None:
         )
 
 
+def check_size(teacher: Teacher, request: Request) -> None:
+    """Raise UnsupportedParameter for a request that has more bytes than the teacher is known to take."""
+    most = teacher.card.capabilities.max_body_bytes
+    wire = getattr(teacher, "wire", None)
+    if most is None or wire is None or len(request.body) * _WIDER_ON_THE_WIRE <= most:
+        return
+    size = len(wire(request)[1])
+    if size > most:
+        raise UnsupportedParameter(
+            f"{teacher.card.name} takes requests of at most {most:,} bytes{_dated(teacher.card)}, and this one has"
+            f" {size:,}; shorten what goes in, or ask another teacher"
+        )
+
+
 def describe(can: Capabilities) -> dict[str, Json]:
     """What a teacher can do, for people and machines."""
     return {
@@ -229,6 +245,7 @@ def describe(can: Capabilities) -> dict[str, Json]:
         "trace": can.trace,
         "context_tokens": can.context_tokens,
         "max_output_tokens": can.max_output_tokens,
+        "max_body_bytes": can.max_body_bytes,
         "api_version": can.api_version or None,
         "as_of": can.as_of or None,
         "source": can.source or None,

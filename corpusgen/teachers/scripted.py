@@ -28,7 +28,8 @@ from corpusgen.errors import (
     UsageError,
 )
 from corpusgen.records import Completion, Json, Reply, Request
-from corpusgen.spec import TeacherSpec, parse_yaml
+from corpusgen.spec import parse_yaml
+from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.endpoint import tokens_bound
 from corpusgen.teachers.reading import believed, body_of, only, read_choices
 from corpusgen.teachers.teacher import Capabilities, Offer, TeacherCard

@@ -20,6 +20,8 @@ class Capabilities:
     """Parameter names it takes; None means that any may be sent."""
     context_tokens: int | None = None
     max_output_tokens: int | None = None
+    max_body_bytes: int | None = None
+    """The largest request it takes; None: not known."""
     choices: int = 1
     """Most answers to one call."""
     seed: bool = True

@@ -147,10 +147,11 @@ def read_choices(
 ) -> tuple[Completion, ...]:
     """The answers in the body of an HTTP 200, one or up to as many as were asked for.
 
-    Of several, those that cannot be read are left out; the others are paid for and good. Raises InvalidAnswer.
+    Of several, those that cannot be read or are too many are left out; the others are paid for and good. Raises
+    InvalidAnswer.
     """
     reply = reply_object(body)
-    choices = _choices(reply, most)
+    choices, surplus = _choices(reply, most)
     whole: dict[str, Any] = {
         "usage": _usage(reply.get("usage"), text_or_none(reply, "service_tier"), dialect),
         "model_served": name_or_none(reply, "model"),
@@ -158,6 +159,8 @@ def read_choices(
         "system_fingerprint": name_or_none(reply, "system_fingerprint"),
         "upstream": name_or_none(reply, "provider"),
     }
+    if surplus:
+        whole["surplus"] = surplus
     read = _read_text if api == "completion" else _read_message
     if len(choices) == 1:
         return (read(choices[0], 0, whole, tokenizer, dialect),)
@@ -184,7 +187,7 @@ def _read_text(given: Json, index: int, whole: dict[str, Any], tokenizer: str | 
     return Completion(
         text=text_of(choice.get("text"), "text"),
         finish_reason=finish,
-        logprobs=logprobs_or_none(partial(_logprobs, choice.get("logprobs"), tokenizer)),
+        logprobs=_logprobs_of(choice, tokenizer),
         choice_index=index,
         **whole,
     )
@@ -207,7 +210,7 @@ def _read_message(
         trace_kind=trace_kind,
         reasoning_parts=parts,
         refusal=text if finish == "refusal" else None,
-        logprobs=logprobs_or_none(partial(_logprobs, choice.get("logprobs"), tokenizer)),
+        logprobs=_logprobs_of(choice, tokenizer),
         tool_calls=_tool_calls(message),
         choice_index=index,
         **whole,
@@ -227,14 +230,17 @@ def reply_object(body: bytes) -> dict[str, Any]:
     return reply
 
 
-def _choices(reply: dict[str, Any], most: int) -> list[Any]:
+def _choices(reply: dict[str, Any], most: int) -> tuple[list[Any], int]:
+    """The choices that were asked for, and how many there are beyond them."""
     choices = reply.get("choices")
     if not isinstance(choices, list):
         invalid("a list of choices", choices)
-    if not 1 <= len(choices) <= most:
+    if len(choices) == 1:
+        return choices, 0
+    if not choices or most == 1:
         wanted = "exactly one choice is" if most == 1 else f"between 1 and {most} choices are"
         raise InvalidAnswer(f"{wanted} needed, found {len(choices)}")
-    return choices
+    return choices[:most], max(0, len(choices) - most)
 
 
 def _finish_reason(choice: dict[str, Any]) -> FinishReason:
@@ -269,8 +275,10 @@ def _joined(content: Json) -> str:
 def _reasoning(message: dict[str, Any], dialect: Dialect) -> tuple[str | None, TraceKind | None, str | None]:
     """The trace, of which kind it is, and its parts as they came where they came in parts."""
     given = message.get("reasoning_content") or message.get("reasoning")
-    trace = given if isinstance(given, str) else None
     details = message.get("reasoning_details") or message.get("thinking_blocks")
+    if not given and not details and type(message.get("content")) is str:  # most answers
+        return None, None, None
+    trace = given if isinstance(given, str) else None
     parts = [part for part in details if isinstance(part, dict)] if isinstance(details, list) else []
     if not trace and not parts:
         thought = _thought(message.get("content"))
@@ -321,10 +329,11 @@ def _usage(value: Json, service_tier: str | None, dialect: Dialect) -> Usage:
 def _counted(usage: dict[str, Any], service_tier: str | None, dialect: Dialect) -> Usage:
     given, said = count_if_given(usage, "prompt_tokens"), count_if_given(usage, "completion_tokens")
     answered = max(said or 0, _beyond_input(usage, given or 0))
-    cached = _detail(usage, "prompt_tokens_details", "cached_tokens") or 0
-    written = _detail(usage, "prompt_tokens_details", "cache_write_tokens") or 0
-    reasoning = _detail(usage, "completion_tokens_details", "reasoning_tokens")
-    lasting = _lasting_writes(usage)
+    into, out_of = _details(usage, "prompt_tokens_details"), _details(usage, "completion_tokens_details")
+    cached = count_if_given(into, "cached_tokens") or 0
+    written = count_if_given(into, "cache_write_tokens") or 0
+    reasoning = count_if_given(out_of, "reasoning_tokens")
+    lasting = lasting_writes(into)
     output, counted = None if said is None else answered, given is not None and said is not None
     check_usage(usage, given, output, cached=cached, written=written, lasting=lasting, reasoning=reasoning)
     return Usage(
@@ -377,23 +386,20 @@ def _microusd(cost: Json) -> int | None:
 
 def count_if_given(usage: dict[str, Any], name: str) -> int | None:
     """A count of tokens, or None where there is none. Raises InvalidAnswer for what is no count."""
-    return None if usage.get(name) is None else count_of(usage, name)
+    number = usage.get(name)
+    if type(number) is int and 0 <= number <= _MOST_TOKENS:
+        return number
+    return None if number is None else count_of(usage, name)
 
 
 def _beyond_input(usage: dict[str, Any], given: int) -> int:
     """Tokens the total holds besides the input: some leave thoughts out of completion_tokens, none out of the bill."""
-    known = given and usage.get("total_tokens") is not None
-    return max(0, count_of(usage, "total_tokens") - given) if known else 0
-
-
-def _lasting_writes(usage: dict[str, Any]) -> int:
-    """Cache writes kept for an hour or longer, out of those a server lists by their time to live."""
-    details = usage.get("prompt_tokens_details")
-    return 0 if details is None else lasting_writes(mapping(details, "prompt_tokens_details"))
+    total = count_if_given(usage, "total_tokens") if given else None
+    return 0 if total is None else max(0, total - given)
 
 
 def lasting_writes(details: dict[str, Any]) -> int:
-    """Cache writes kept for an hour or longer, in the details of the input."""
+    """Cache writes kept for an hour or longer, out of those that the details of the input list by their life."""
     listed = details.get("cache_write_tokens_details")
     if listed is None:
         return 0
@@ -401,16 +407,16 @@ def lasting_writes(details: dict[str, Any]) -> int:
     return sum(count_of(by_life, name) for name in by_life if _HOURS.fullmatch(name))
 
 
-def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
+def _details(usage: dict[str, Any], group: str) -> dict[str, Any]:
     details = usage.get(group)
-    if details is None or mapping(details, group).get(name) is None:
-        return None
-    return count_of(details, name)
+    return {} if details is None else mapping(details, group)
 
 
 def count_of(counts: dict[str, Any], name: str) -> int:
     """A number of tokens that can be one."""
     number = counts.get(name)
+    if type(number) is int and 0 <= number <= _MOST_TOKENS:
+        return number
     if type(number) is float and number <= _MOST_TOKENS and number.is_integer():
         number = int(number)
     if type(number) is not int or not 0 <= number <= _MOST_TOKENS:
@@ -429,9 +435,12 @@ def logprobs_or_none(read: Callable[[], TokenLogprobs | None]) -> TokenLogprobs 
         return None
 
 
+def _logprobs_of(choice: dict[str, Any], tokenizer: str | None) -> TokenLogprobs | None:
+    given = choice.get("logprobs")
+    return None if given is None else logprobs_or_none(partial(_logprobs, given, tokenizer))
+
+
 def _logprobs(value: Json, tokenizer: str | None) -> TokenLogprobs | None:
-    if value is None:
-        return None
     if "content" in value:
         return chat_logprobs(value["content"], tokenizer) if value["content"] else None
     return _legacy_logprobs(value, tokenizer) if value["tokens"] else None

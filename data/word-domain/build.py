@@ -105,6 +105,12 @@ def write(path: Path, glosses: Sequence[Gloss], *, gold: bool) -> None:
     pq.write_table(pa.table(columns), path, compression="zstd", compression_level=19)
 
 
+def write_labels(path: Path, glosses: Sequence[Gloss]) -> None:
+    """A Parquet file with nothing but the labels, in the glosses' order."""
+    table = pa.table({"label": pa.array([gloss.label for gloss in glosses], pa.string())})
+    pq.write_table(table, path, compression="zstd", compression_level=19)
+
+
 def build(
     data_noun: Path,
     out: Path,
@@ -113,11 +119,12 @@ def build(
     examples: Sequence[str] = EXAMPLES,
     rest: Path | None = None,
 ) -> dict[str, Counter[str]]:
-    """Write the four files (and the rest, if asked) and return the class counts of each."""
+    """Write the five files (and the rest, if asked) and return the class counts of each."""
     parts = divide(shuffled(read_glosses(data_noun)), sizes)
     parts["fewshot"] = take(parts["rest"], examples)
     for name in (*sizes, "fewshot"):
         write(out / f"{name}.parquet", parts[name], gold=name != "pool")
+    write_labels(out / "pool-labels.parquet", parts["pool"])
     if rest is not None:
         write(rest, [gloss for gloss in parts["rest"] if gloss.id not in examples], gold=True)
     return {name: Counter(gloss.label for gloss in part) for name, part in parts.items()}

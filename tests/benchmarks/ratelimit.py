@@ -180,7 +180,7 @@ def measure(seconds: float) -> tuple[list[Found], list[Found]]:
         slow = [
             Limit(known=known, rate=rate, seconds=LONGER * seconds)
             for rate in RATES[:2]
-            for known in ("told", "untold")
+            for known in ("told", "heard", "untold")
         ]
         found = list(pool.map(limited, [base] * len(slow), slow))
         fast = [Limit(known=known, rate=RATES[2], seconds=seconds) for known in ("told", "heard")]

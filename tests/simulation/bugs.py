@@ -72,7 +72,7 @@ def _look_only(transaction: Transaction, operation: Callable[[Transaction], Rese
     def stop(*_: object, **__: object) -> None:
         raise _Fits
 
-    with _patched(ledger._Account, "add", stop):
+    with _patched(ledger._Bound, "promise", stop):
         try:
             operation(transaction)
         except _Fits:

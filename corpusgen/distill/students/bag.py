@@ -146,6 +146,16 @@ def learn_space(texts: Sequence[str], settings: SpaceSettings = SpaceSettings())
     )
 
 
+def points_of(space: TextSpace, texts: Sequence[str]) -> Singles:
+    """Texts as unit rows along the pool's directions (n x d + 1); those without a word it knows share the last one."""
+    blocks = [_scaled(count_ngrams(block, space.settings.bits), space.weights) for block in in_blocks(texts)]
+    rows = [np.asarray(points[:, space.columns] @ space.directions) for points in blocks]
+    along = np.concatenate(rows) if rows else np.zeros((0, space.directions.shape[1]), np.float32)
+    lengths = np.linalg.norm(along, axis=1, keepdims=True)
+    nowhere = lengths < 1e-6
+    return np.hstack([np.where(nowhere, 0.0, along / np.where(nowhere, 1.0, lengths)), nowhere]).astype(np.float32)
+
+
 def design(space: TextSpace, texts: Sequence[str], *, landmarks: int = LANDMARKS) -> Design:
     """The texts in coordinates, ready to be fitted any number of times."""
     points = _scaled(count_ngrams(texts, space.settings.bits), space.weights)

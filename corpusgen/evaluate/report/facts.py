@@ -159,6 +159,78 @@ class LabelBalance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CoverageHole:
+    """A part of the pool of which nothing or little was chosen: its telling words, its items, some of their names.
+
+    ``x``, ``y`` and ``reach`` are its middle and mean extent on the map.
+    """
+
+    words: tuple[str, ...]
+    items: int
+    chosen: int
+    x: float
+    y: float
+    reach: float
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variety:
+    """How varied a set of items is; not a number, or None, where there were too few to say.
+
+    ``vendi`` is how many different items they are worth, distances are from 0 (equal) to 2 (opposite), ``radius`` is
+    how far the pool's farthest item is from the nearest of these.
+    """
+
+    items: int
+    parts_reached: int
+    vendi: float
+    mean_nearest: float
+    radius: float
+    distinct: float | None = None
+    compression: float | None = None
+    self_repetition: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StratumCoverage:
+    """How many items of one kind are in the pool, and how many were chosen."""
+
+    name: str
+    pool: int
+    chosen: int
+
+
+Spots: TypeAlias = tuple[tuple[float, float], ...]
+"""Places on a map."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """What the chosen items cover of their pool, beside as many drawn at random; a bounded number of them is drawn.
+
+    The pool is what was chosen and what was passed over. ``parts`` are the clusters it was cut into, ``explained`` is
+    the share of all differences between items that the map shows, ``vectors`` says what items were compared by.
+    """
+
+    chosen: Variety
+    random: Variety
+    passed_over: int
+    dropped: int
+    held_out: int
+    parts: int
+    explained: float
+    vectors: str
+    chosen_at: Spots = ()
+    passed_over_at: Spots = ()
+    dropped_at: Spots = ()
+    held_out_at: Spots = ()
+    holes: tuple[CoverageHole, ...] = ()
+    more_holes: int = 0
+    strata: tuple[StratumCoverage, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
     """Answers given with a confidence from ``low`` to ``high``: how sure on average, how often right, how many."""
 
@@ -200,23 +272,32 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """The student after one round. ``gold_accuracy`` is measured afterwards and never steers the run."""
+    """The student after one round. ``gold_accuracy`` is measured afterwards and never steers the run.
+
+    ``expected`` is the agreement that one round more was expected to gain, with its 80 % interval, where that steered
+    the run.
+    """
 
     round: int
     labels: int
     agreement: float
     gold_accuracy: float | None
     chosen_by: str
+    expected: Estimate | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningCurve:
-    """Labels asked against quality. ``agreement`` is counted on ``heldout_items`` with teacher labels."""
+    """Labels asked against quality. ``agreement`` is counted on ``heldout_items`` with teacher labels.
+
+    ``ended`` says why no more was asked; it is empty where that was no decision.
+    """
 
     points: tuple[CurvePoint, ...]
     heldout_items: int
     teacher_accuracy: float | None = None
     target_accuracy: float | None = None
+    ended: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,6 +399,16 @@ class TermsDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """A model that answered, as its server calls it; None where the server names none."""
+
+    name: str | None
+    records: int
+    another: bool
+    """Whether it is neither the one that was asked nor a dated version of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeacherFacts:
     """One teacher as it was reached: model, route, host, what its terms say and which duties follow."""
 
@@ -329,6 +420,8 @@ class TeacherFacts:
     documents: tuple[TermsDocument, ...]
     duties: tuple[str, ...] = ()
     weights_digest: str | None = None
+    served: tuple[ServedModel, ...] = ()
+    """Whose answers its records are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,6 +477,7 @@ class RunReport:
     funnel: tuple[FunnelStep, ...] | None = None
     balance: LabelBalance | None = None
     drops: tuple[Drop, ...] | None = None
+    coverage: Coverage | None = None
     spend: Spend | None = None
     plan: tuple[PlanLine, ...] | None = None
     generation: Generation | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from corpusgen.evaluate import calibration as measured
 from corpusgen.evaluate.gap import Gap, Interval
 from corpusgen.evaluate.report.facts import (
@@ -9,13 +11,20 @@ from corpusgen.evaluate.report.facts import (
     CalibrationCandidate,
     CalibrationChoice,
     Confusion,
+    Coverage,
+    CoverageHole,
     Discordant,
     Estimate,
     Headline,
     Reliability,
     ReliabilityBin,
     Role,
+    StratumCoverage,
+    Variety,
 )
+
+if TYPE_CHECKING:
+    from corpusgen.curation import coverage as covered
 
 READINGS: dict[measured.CalibrationKind, str] = {
     "raw": "log-probabilities as they come",
@@ -82,3 +91,46 @@ def calibration_choice(found: measured.CalibrationChoice, note: str = "") -> Cal
         for kind, accuracy in found.accuracies.items()
     )
     return CalibrationChoice(candidates=candidates, validation_items=found.validation_items, note=note)
+
+
+def coverage(found: covered.Coverage) -> Coverage:
+    """What chosen items cover of their pool, as it was measured."""
+    at: dict[covered.State, list[tuple[float, float]]] = {state: [] for state in found.counts}
+    for spot in found.spots:
+        at[spot.state].append((spot.x, spot.y))
+    return Coverage(
+        chosen=_variety(found.chosen),
+        random=_variety(found.random),
+        passed_over=found.counts["passed_over"],
+        dropped=found.counts["dropped"],
+        held_out=found.counts["held_out"],
+        parts=found.clusters,
+        explained=found.explained,
+        vectors=found.vectors,
+        chosen_at=tuple(at["chosen"]),
+        passed_over_at=tuple(at["passed_over"]),
+        dropped_at=tuple(at["dropped"]),
+        held_out_at=tuple(at["held_out"]),
+        holes=tuple(_hole(hole) for hole in found.holes),
+        more_holes=found.more_holes,
+        strata=tuple(StratumCoverage(name=one.name, pool=one.pool, chosen=one.chosen) for one in found.strata),
+    )
+
+
+def _hole(of: covered.Hole) -> CoverageHole:
+    return CoverageHole(
+        words=of.words, items=of.items, chosen=of.chosen, x=of.x, y=of.y, reach=of.reach, examples=of.examples
+    )
+
+
+def _variety(of: covered.Spread) -> Variety:
+    return Variety(
+        items=of.items,
+        parts_reached=of.clusters_hit,
+        vendi=of.vendi,
+        mean_nearest=of.mean_nearest,
+        radius=of.radius,
+        distinct=of.wording.distinct,
+        compression=of.wording.compression,
+        self_repetition=of.wording.self_repetition,
+    )

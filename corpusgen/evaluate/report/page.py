@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corpusgen.evaluate.report import generated, material, quality, rights, spending, verdict
+from corpusgen.evaluate.report import coverage, generated, material, quality, rights, spending, verdict
 from corpusgen.evaluate.report.facts import Aim, Headline, RunReport
 from corpusgen.evaluate.report.markup import Html, Section, paragraph, table
 from corpusgen.evaluate.report.style import STYLE
@@ -34,6 +34,7 @@ def sections(report: RunReport) -> list[Section]:
         quality.mistakes(report.confusions),
         quality.confidence(report.reliability, report.calibration),
         material.material(report.funnel, report.drops, report.balance),
+        coverage.coverage(report.coverage),
         spending.spend(report.spend, report.plan),
         generated.generation(report.generation),
         rights.provenance(report.provenance),

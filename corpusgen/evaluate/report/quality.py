@@ -11,6 +11,7 @@ from corpusgen.evaluate.report.facts import (
     CalibrationChoice,
     Confusion,
     Cost,
+    CurvePoint,
     Discordant,
     Estimate,
     Headline,
@@ -183,7 +184,8 @@ def curve(facts: LearningCurve | None) -> Section | None:
         "which the run may look at. "
         "Filled: accuracy against gold, measured afterwards."
     )
-    chart = figure(_gain(facts), caption, both(partial(_curve_chart, facts), "curve"), _curve_table(facts))
+    ended = (paragraph(f"It ended because {facts.ended}.", "note"),) if facts.ended else ()
+    chart = figure(_gain(facts), caption, both(partial(_curve_chart, facts), "curve"), *ended, _curve_table(facts))
     return Section(anchor="curve", short="Learning", title="How it learned", body=chart)
 
 
@@ -201,14 +203,31 @@ def _curve_chart(facts: LearningCurve, width: int, name: str) -> str:
 
 
 def _curve_table(facts: LearningCurve) -> str:
+    steered = any(point.expected for point in facts.points)
     rows = [
-        (str(p.round), count(p.labels), percent(p.agreement), _maybe_percent(p.gold_accuracy), p.chosen_by)
+        (
+            *(str(p.round), count(p.labels), percent(p.agreement), _maybe_percent(p.gold_accuracy), p.chosen_by),
+            *((_expected(p),) if steered else ()),
+        )
         for p in facts.points
     ]
     levels = (("Teacher against gold", facts.teacher_accuracy), ("Aim for the student", facts.target_accuracy))
     lines = [f"{name}: {percent(level)}." for name, level in levels if level is not None]
-    head = ("Round", "Labels asked", "Agreement", "Gold accuracy", "Chosen by")
+    head = ["Round", "Labels asked", "Agreement", "Gold accuracy", "Chosen by"]
+    if steered:
+        head.append("Next to gain")
+        lines.append(
+            "Next to gain: points of agreement expected of the next round, with the 80 % interval of what is expected;"
+            " a single round may do better or worse by luck."
+        )
     return folded(BEHIND, table(head, rows, wordy=(0, 4)), *(paragraph(told, "note") for told in lines))
+
+
+def _expected(point: CurvePoint) -> str:
+    found = point.expected
+    if found is None or found.low is None or found.high is None:
+        return DASH
+    return f"{100 * found.value:.2f} ({100 * found.low:.2f} to {100 * found.high:.2f})"
 
 
 def _maybe_percent(value: float | None) -> str:

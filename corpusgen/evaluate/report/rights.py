@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from corpusgen.evaluate.report.facts import Decision, Provenance, SourceFacts, TeacherFacts, TermsDocument
+from corpusgen.evaluate.report.facts import Decision, Provenance, ServedModel, SourceFacts, TeacherFacts, TermsDocument
 from corpusgen.evaluate.report.markup import Html, Section, bullets, definitions, folded, paragraph, table
-from corpusgen.evaluate.report.wording import count, text
+from corpusgen.evaluate.report.wording import count, plural, text
 
 ANSWERS = {"allow": "allowed", "deny": "denied", "needs_waiver": "needs a waiver"}
 
@@ -33,6 +33,7 @@ def _teacher(facts: TeacherFacts) -> str:
         ("Reached by", f"{facts.route}, {facts.host}"),
         ("May its answers train?", facts.outputs_train),
     ]
+    pairs += [("Answered", _served(one)) for one in facts.served]
     if facts.weights_digest:
         pairs.append(("Weights", Html(f"<code>{text(facts.weights_digest)}</code>")))
     documents = table(
@@ -43,6 +44,12 @@ def _teacher(facts: TeacherFacts) -> str:
     )
     owed = paragraph("Duties that follow:") + bullets(facts.duties) if facts.duties else paragraph("No duties follow.")
     return f"<h3>Teacher: {text(facts.name)}</h3>" + definitions(pairs) + documents + owed
+
+
+def _served(one: ServedModel) -> str | Html:
+    """Who really answered, and how often."""
+    told = f"{one.name or 'a model its server does not name'}: {plural(one.records, 'record')}"
+    return Html(f"<b>{text(told)}, another model than was asked</b>") if one.another else told
 
 
 def _document(facts: TermsDocument) -> tuple[str, ...]:

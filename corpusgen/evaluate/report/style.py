@@ -70,6 +70,13 @@ circle.neither.hollow{fill:var(--paper);stroke:var(--ink)}
 .bar{fill:var(--bar)}.lost{fill:var(--lost)}.track{fill:var(--track)}.empty{fill:var(--track);fill-opacity:.6}
 .wrong{fill:var(--wrong)}
 .settled{fill:var(--ink)}.unconfirmed{fill:var(--bar)}.promised{fill:var(--lost)}
+.dots{fill:none;stroke-linecap:round}.dots.chosen{stroke:var(--student);stroke-width:4.5}
+.dots.passed{stroke:var(--bar);stroke-width:2.8;stroke-opacity:.7}
+.dots.dropped,.dots.heldout{stroke:var(--soft);stroke-width:1.1}
+.narrow .dots.chosen{stroke-width:3.2}.narrow .dots.passed{stroke-width:2}
+.narrow .dots.dropped,.narrow .dots.heldout{stroke-width:.8}
+.hole{fill:none;stroke:var(--ink);stroke-width:1.5;stroke-dasharray:5 4}
+svg .holename{font-weight:600;paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}
 svg .cell{font-size:12px;fill:var(--cellink)}svg .cell.strong{fill:var(--cellstrong);font-weight:600}
 .key{display:inline-flex;align-items:center;gap:.35em;white-space:nowrap}
 .key.student{color:var(--student);font-weight:600}.key.teacher{color:var(--teacher);font-weight:600}
