@@ -2,7 +2,7 @@
 
 `prose` makes documents of 5 to 350 words from sentences of installed packages and of a small grammar; `instructions`
 makes prompts as people write them, most of them short and many from one template; `requests` makes others, in
-several languages. `exercises` makes what a teacher or an editor asks; nothing was ever tuned on it. In all, some texts are
+several languages. `exercises` makes what a teacher or an editor asks; it was the last to be looked at. In all, some texts are
 planted copies of an earlier one, and some are hard negatives: the same template with another content, the same text with
 another number or name.
 """
@@ -522,7 +522,7 @@ MANNERS: tuple[tuple[Plant, int, Copy], ...] = (
 )
 
 
-# The fourth style: what a teacher or an editor asks. Nothing was tuned on it.
+# The fourth style: what a teacher or an editor asks.
 
 METALS = "iron|copper|zinc|nickel|silver|tin|lead|gold|cobalt|titanium".split("|")
 AUTHORS = "Woolf|Achebe|Kafka|Borges|Austen|Murakami|Neruda|Chekhov|Morrison|Goethe|Pamuk|Lem".split("|")

@@ -36,7 +36,7 @@ GROWTH_TOLD: Final = 10.0
 HEARD_AT_ONCE: Final = 0.9
 """The part of such a limit that is gone to at once."""
 GROWTH_NOISY: Final = 2.0
-CUT: Final = 0.7
+CUT: Final = 0.6
 CUT_EARLY: Final = 0.5
 """While too little has been answered to tell how much of it was a burst."""
 EARLY: Final = 40
