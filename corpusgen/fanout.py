@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import date
+from importlib import import_module
 from itertools import islice
 from typing import Any, Literal
 
@@ -222,6 +223,7 @@ class _Stream:
     dropped: set[tuple[str, str]] = field(init=False)
     """What failed in an earlier try of this run; an answer takes it back."""
     out: asyncio.Queue[Record | None] = field(init=False)
+    prepared: asyncio.Future[Any] | None = None
 
     def __post_init__(self) -> None:
         self.upcoming = self._look_up()
@@ -316,7 +318,17 @@ class _Stream:
         facts, card = _facts_of(asker, kept.row.run_id), _card_of(asker, kept.answer.card_id)
         return record_of_kept(facts, card, kept, request, asker.seat(request).teacher)
 
+    async def _prepared(self) -> None:
+        """Read what the first answer will need before anything is sent: reading it takes a quarter of a second, in
+        which nobody would hear the server.
+        """
+        if self.prepared is None:
+            self.prepared = asyncio.ensure_future(asyncio.to_thread(import_module, "corpusgen.store.fresh"))
+        if not self.prepared.done():
+            await asyncio.shield(self.prepared)
+
     async def _answer(self, prompt: Prompt) -> None:
+        await self._prepared()
         if prompt.count > 1:
             await self._answer_several(prompt)
             return

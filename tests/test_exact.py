@@ -50,3 +50,8 @@ def test_every_item_is_kept_or_reported_and_no_two_kept_are_equal(texts: list[st
     assert sorted([*names, *(repeat.item_id for repeat in repeats)]) == sorted(name for name, _ in items)
     forms = [normalised(texts[int(name)]) for name in names]
     assert len(set(forms)) == len(forms)
+
+
+@given(st.text(alphabet="aB .\t\n\x1f\x7f"))
+def test_ascii_is_folded_as_any_other_text(text: str) -> None:
+    assert normalised(text) == " ".join(text.casefold().split())

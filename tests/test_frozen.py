@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, dataclass, field, replace
 
 import pytest
 
-from corpusgen.frozen import quickly_made
+from corpusgen.frozen import quickly_made, worked_out_once
 from corpusgen.records import Message, Request
 
 
@@ -47,3 +47,18 @@ def test_what_is_computed_once_is_kept_beside_the_fields() -> None:
     request = Request(teacher="t", model="m", api="chat", messages=(Message(role="user", content="x"),))
     assert request.key is request.key
     assert replace(request, model="n").key != request.key
+
+
+def test_what_is_worked_out_once_is_not_worked_out_again() -> None:
+    asked: list[str] = []
+
+    class Word:
+        @worked_out_once
+        def length(self) -> int:
+            """Its length."""
+            asked.append("length")
+            return 4
+
+    word = Word()
+    assert (word.length, word.length, asked) == (4, 4, ["length"])
+    assert Word.length.__doc__ == "Its length."

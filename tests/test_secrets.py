@@ -102,3 +102,11 @@ def test_entropy_tells_words_from_keys() -> None:
     assert secrets.entropy("aaaa") == 0
     assert not secrets.is_key("aaaaaaaaaaaaaaa1")
     assert secrets.is_key("q7Xk29LmZp4RtV8wY3")
+
+
+@pytest.mark.parametrize(("anchor", "search"), secrets.ANCHORED)
+def test_a_text_with_an_anchor_holds_the_piece_that_is_looked_for_first(anchor: str, search: secrets.Search) -> None:
+    text = f"Überall steht {anchor}, 密码"
+    folded = text.encode("latin-1", "replace").translate(secrets.FOLD)
+    found = [pair for piece, pairs in secrets.BY_PIECE if piece in folded for pair in pairs]
+    assert (anchor, search) in found

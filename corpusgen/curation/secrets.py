@@ -104,7 +104,7 @@ DATABASES = (
 ARMOUR = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,12}+ ){0,4}?(?P<ssh>OPENSSH )?PRIVATE KEY(?: BLOCK)?-----")
 KEY_BODY = re.compile(r"(?:\s|\\[nr]|[A-Za-z0-9-]{1,20}+: [^\n\\]{0,80}+(?:\n|\\n)|[>|\"']){0,400}+[A-Za-z0-9+/=]{16}")
 SHORT_BODY = re.compile(r"[ \t]{0,4}+(?:\r?\n|\\n)[ \t]{0,16}+[A-Za-z0-9+/=]{4,64}+(?:\s|\\n|\.)")
-KEY_REST = re.compile(r"[A-Za-z0-9+/=\s\\:,-]{0,16384}+")
+KEY_REST = re.compile(r"(?:[A-Za-z0-9+/=\s\\:,]|-(?!-)){0,16384}+")
 LONGEST_KEY = 32_768
 PUTTY = re.compile(r"Private-Lines: \d{1,4}\s{1,4}[A-Za-z0-9+/=\s]{16,16384}+")
 BASIC = re.compile(r"asic[ \t]{1,3}+(?P<value>[A-Za-z0-9+/]{8,512}+={0,2})(?![\w+/=])")
@@ -327,6 +327,8 @@ def armoured(text: str) -> Iterator[Found]:
     for at in offsets(text, "-----BEGIN "):
         head = ARMOUR.match(text, at)
         close = text.find("-----END", head.end(), at + LONGEST_KEY) if head else -1
+        if head and text.find("-----BEGIN ", head.end(), max(close, 0)) >= 0:
+            close = -1  # that end is another key's; this one was cut off
         rest = KEY_REST.match(text, head.end()) if head else None
         if head and rest and (KEY_BODY.match(text, head.end()) or (close >= 0 and SHORT_BODY.match(text, head.end()))):
             end = rest.end() if close < 0 else text.find("-----", close + 8, close + 80) + 5

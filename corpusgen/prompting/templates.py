@@ -50,4 +50,5 @@ def _parts(template: str) -> tuple[tuple[str, bool], ...]:
         name = token.group(1)
         parts += [(template[end : token.start()], False), (token.group()[0], False) if name is None else (name, True)]
         end = token.end()
-    return (*parts, (template[end:], False))
+    # Without empty texts, so that a prompt that is an input and nothing else is that very string, not a copy.
+    return tuple(part for part in (*parts, (template[end:], False)) if part[0])

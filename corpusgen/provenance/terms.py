@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -389,6 +389,16 @@ def _pin_gaps(route: TeacherRoute, documents: Sequence[TermsDocument], known: Co
 
 
 def _read(path: Path) -> tuple[_File, _Lines]:
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        raw = b""  # what reads it says why
+    return _read_once(path, raw)
+
+
+@lru_cache(maxsize=8)
+def _read_once(path: Path, raw: bytes) -> tuple[_File, _Lines]:
+    """A file as it was read and checked when it held these bytes; every run of a process looks at the same few."""
     value, lines = read_yaml(path)
     if not isinstance(value, dict):
         raise LocatedError(Problem(file=path, line=1, field="", message="a terms file is a mapping with `documents`"))

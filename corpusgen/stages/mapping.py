@@ -44,7 +44,7 @@ def coverage(run: Run) -> facts.Coverage | None:
     found = covered(
         embedder.embed(texts),
         [item.state for item in items],
-        [f"{item.state}:{item.seed.item_id}" for item in items],
+        [item.seed.item_id if item.state != "held_out" else f"held out: {item.seed.item_id}" for item in items],
         texts,
         strata=None if column is None else [item.seed.values.get(column, "") for item in items],
         seed=seed,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # as shards.py says, whichever is read first
 
@@ -23,14 +23,26 @@ from corpusgen.corpus import Corpus
 from corpusgen.journal import Journal
 from corpusgen.records import Record
 from corpusgen.store.answers import PER_SHARD, RecordRow
-from corpusgen.store.shards import ROWS_PER_BATCH, SCHEMA, SORT_KEY, UNFIT, Alike, to_batch, weight_of, with_alike
+from corpusgen.store.shards import (
+    ROWS_PER_BATCH,
+    SCHEMA,
+    SORT_KEY,
+    UNFIT,
+    Alike,
+    Row,
+    batch_of_rows,
+    row_of,
+    to_batch,
+    weight_of,
+    with_alike,
+)
 
 MOST_BYTES: Final = 6 << 20
 """Compressed columns of all that is kept; a full shard of usual answers takes two to five million."""
 PARTS: Final = 16
 """By the first bits of the record id, so that a shard is put together a part at a time."""
-WAITING: Final = 64
-"""Records of a part that become columns together; until then they are as large as objects are."""
+WAITING: Final = 48
+"""Records of a part that become columns together; until then they take twenty times the room."""
 HEAVIEST: Final = 32_000
 """A record that weighs more is not kept, and so its shard is not either."""
 WAITING_WEIGHT: Final = 256_000
@@ -45,61 +57,36 @@ class NotTheSame(Exception):
     """The journal has other records than are kept here."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Packed:
-    """Some records as compressed columns."""
-
-    columns: bytes
-    size: int
-    """How large they were before."""
-    same: dict[str, Any]
-    """What stands in the other columns from top to bottom."""
-
-    @classmethod
-    def of(cls, records: Sequence[Record], alike: Alike) -> _Packed:
-        """Raises one of UNFIT for a record that no shard can hold."""
-        whole = to_batch(records, alike=alike)
-        plain = whole.select([name for name in SCHEMA.names if name not in alike]).serialize()
-        same = {name: value for name, (value, _) in alike.items()}
-        return cls(columns=_codec().compress(plain, asbytes=True), size=plain.size, same=same)
-
-    def batch(self, alike: Alike) -> pa.RecordBatch:
-        """The records as they were."""
-        schema = pa.schema([one for one in SCHEMA if one.name not in self.same])
-        plain = _codec().decompress(self.columns, self.size)
-        return with_alike(pyarrow.ipc.read_record_batch(plain, schema), self.same, alike)
-
-
 @dataclass(kw_only=True)
 class _Part:
-    waiting: list[Record] = field(default_factory=list)
+    waiting: list[Row] = field(default_factory=list)
     weight: int = 0
-    packed: list[_Packed] = field(default_factory=list)
+    packed: list[tuple[bytes, int]] = field(default_factory=list)
+    """Batches, and how large each was before."""
 
     def add(self, record: Record, weight: int) -> bool:
         """Keep a record; gives back whether what waits is to be packed."""
-        self.waiting.append(record)
+        self.waiting.append(row_of(record))
         self.weight += weight
         return len(self.waiting) == WAITING or self.weight > WAITING_WEIGHT
 
     def pack(self, alike: Alike) -> int:
         """Make columns of what waits; gives back how many bytes they take."""
-        packed = _Packed.of(self.waiting, alike)
-        if self.packed and self.packed[-1].same == packed.same:
-            packed = replace(packed, same=self.packed[-1].same)  # kept once
-        self.packed.append(packed)
+        plain = batch_of_rows(self.waiting, alike=alike).serialize()
+        self.packed.append((_codec().compress(plain, asbytes=True), plain.size))
         self.waiting.clear()
         self.weight = 0
         if len(self.packed) % PACKS_BETWEEN == 0:
             pa.default_memory_pool().release_unused()  # what making the columns took
-        return len(packed.columns)
+        return len(self.packed[-1][0])
 
-    def sorted(self, rest: pa.RecordBatch, alike: Alike) -> pa.RecordBatch:
+    def sorted(self, rest: pa.RecordBatch) -> pa.RecordBatch:
         """These columns of it by record id, after ``rest``, which comes before it; it is gone from here afterwards."""
-        batches = [packed.batch(alike).select(rest.schema.names) for packed in self.packed]
+        plain = [_codec().decompress(packed, size) for packed, size in self.packed]
+        batches = [pyarrow.ipc.read_record_batch(batch, SCHEMA).select(rest.schema.names) for batch in plain]
         self.packed.clear()
         whole = pa.concat_batches([rest, *batches])
-        del batches, rest
+        del plain, batches, rest
         pa.default_memory_pool().release_unused()
         return whole.take(pc.sort_indices(whole.column(SORT_KEY)))
 
@@ -144,7 +131,7 @@ class Window:
         same.pop(SORT_KEY, None)  # a single record has one of these, too
         rest = to_batch([]).select([name for name in SCHEMA.names if name not in same])
         for at, part in enumerate(self._parts):
-            there = part.sorted(rest, self._alike)
+            there = part.sorted(rest)
             pa.default_memory_pool().release_unused()  # what it was put together from
             whole = len(there) if at == PARTS - 1 else len(there) - len(there) % ROWS_PER_BATCH
             for start in range(0, whole, ROWS_PER_BATCH):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -269,11 +269,27 @@ Alike: TypeAlias = dict[str, tuple[Any, pa.Array]]
 
 def to_batch(records: Sequence[Record], schema: pa.Schema = SCHEMA, alike: Alike | None = None) -> pa.RecordBatch:
     """Records as Arrow columns."""
-    picked = map(itemgetter(*schema.names), map(vars, records))
-    columns = zip(*picked, strict=True) if records else ((),) * len(schema)
-    made = partial(_alike, alike) if alike is not None and records else _column_of
+    return batch_of_rows(list(map(itemgetter(*schema.names), map(vars, records))), schema, alike)
+
+
+Row: TypeAlias = tuple[Any, ...]
+"""The values of a record in the order of the columns: a third of the memory that a record takes."""
+
+
+def row_of(record: Record) -> Row:
+    """A record's values."""
+    return _VALUES(vars(record))
+
+
+def batch_of_rows(rows: Sequence[Row], schema: pa.Schema = SCHEMA, alike: Alike | None = None) -> pa.RecordBatch:
+    """The values of records as Arrow columns."""
+    columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
+    made = partial(_alike, alike) if alike is not None and rows else _column_of
     arrays = [made(values, field) for values, field in zip(columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+_VALUES: Callable[[Mapping[str, Any]], Row] = itemgetter(*SCHEMA.names)
 
 
 def _column_of(values: Sequence[Any], field: pa.Field) -> pa.Array:

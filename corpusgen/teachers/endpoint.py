@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit
@@ -287,10 +288,14 @@ def _secret(name: str | None) -> Secret | None:
 
 def tokens_bound(card: TeacherCard, request: Request, encoding: EncodingName | None = None) -> int:
     """No fewer tokens than are billed: counted where the encoding is known, else bytes, which are never fewer."""
-    own = Framing(per_message=card.tokens_per_message, per_request=card.tokens_per_request)
-    framing = own if encoding is None else FRAMING[encoding]
+    framing = _own_framing(card.tokens_per_message, card.tokens_per_request) if encoding is None else FRAMING[encoding]
     texts = [message.content for message in request.messages]
     return count_bound(texts, encoding, framing) + _extras_bound(request, framing)
+
+
+@cache
+def _own_framing(per_message: int, per_request: int) -> Framing:
+    return Framing(per_message=per_message, per_request=per_request)
 
 
 def _extras_bound(request: Request, framing: Framing) -> int:

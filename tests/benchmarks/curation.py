@@ -1,8 +1,8 @@
 """What curation finds, and how quickly: ``python tests/benchmarks/curation.py [--json] [--full] [--only GROUP,…]``.
 
 Near-duplicates are counted on labelled texts (``tests/near_corpus.py``) of seeds that nothing was tuned on; failures in
-each style were looked at once, and general flaws mended. The speed is a ratio to datasketch's LSH with the same check on the same texts, in turns in one run (needs the
-extra ``bench``). ``--full`` also takes a million documents to the end.
+each style were looked at, and general flaws mended. The speed is a ratio to datasketch's LSH with the same check on the
+same texts, in turns in one run (needs the extra ``bench``). ``--full`` also takes a million documents to the end.
 """
 
 from __future__ import annotations
