@@ -71,7 +71,7 @@ def test_the_gravest_kind_comes_first() -> None:
 )
 @pytest.mark.timeout(20)
 def test_no_text_takes_long(text: str) -> None:
-    list(moderation.findings(text))
+    assert len(list(moderation.findings(text))) < 100
 
 
 @given(st.text())

@@ -19,9 +19,8 @@ licence and no item; nor is a cell that is one word without spaces, such as an a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -83,34 +82,6 @@ class Summary:
     """Items too short to say anything, such as ``42``, or made of what many items share; never found in a text."""
     shared: int
     """n-grams that stand in so many items that they are no evidence."""
-
-
-@dataclass(kw_only=True)
-class Tally:
-    """How many texts were found to repeat which file."""
-
-    checked: int = 0
-    reported: int = 0
-    dropped: int = 0
-    dropped_by_file: Counter[str] = field(default_factory=Counter)
-
-    def add(self, found: Finding | None) -> None:
-        """Count what was found of one text."""
-        self.checked += 1
-        if found is None:
-            return
-        self.reported += found.kept
-        self.dropped += not found.kept
-        if not found.kept and found.other:
-            self.dropped_by_file[found.other.rpartition(":")[0]] += 1
-
-    @property
-    def same(self) -> str | None:
-        """What to tell somebody whose pool is an eval file, which leaves nothing to ask."""
-        if not self.checked or self.dropped < self.checked:
-            return None
-        file, count = self.dropped_by_file.most_common(1)[0]
-        return f"all {self.checked} texts repeat items of eval files, {count} of them of {file}; is it the pool itself?"
 
 
 class _Best(NamedTuple):

@@ -29,8 +29,3 @@ class Finding:
     """The text it repeats or leaks, by name."""
     detail: str | None = None
     """What is particular to this text: the passage that matches, the words that differ."""
-
-
-def is_remark(finding: Finding) -> bool:
-    """Whether there is something to report although the text is kept."""
-    return finding.kept and finding.reason != PASSES
