@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from corpusgen.corpus import moment
+from corpusgen.errors import CorpusDamaged
 from corpusgen.records import (
     Completion,
     Json,
@@ -104,7 +105,10 @@ def record_of_kept(facts: RunFacts, card: Card, kept: Kept, request: Request, te
 
 
 def _choice(read: tuple[Completion, ...], index: int) -> Completion:
-    return next(one for one in read if one.choice_index == index)
+    for one in read:
+        if one.choice_index == index:
+            return one
+    raise CorpusDamaged(f"the stored reply has no answer {index} that this corpusgen can read; run corpusgen verify")
 
 
 def part_of(amount: int, at: int, among: int) -> int:
@@ -144,7 +148,7 @@ def record_of(
         dataset_split=row.split,
         kind=facts.kind,
         sample_index=row.item["sample_index"],
-        parent_ids=(row.item_id,) if facts.kind == "judgement" else (),
+        parent_ids=(row.item_id,) if facts.kind == "judgement" else tuple(row.item.get("parent_ids", ())),
         input=row.item["input"],
         messages=request.messages[: row.item.get("turns")],
         response=completion.text,

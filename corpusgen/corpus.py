@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from corpusgen.errors import CorpusDamaged, CorpusUnwritable
+from corpusgen.errors import CorpusDamaged, CorpusUnwritable, StoreError
 from corpusgen.journal import Journal, is_of_storage, storage_errors
 from corpusgen.reading import may_write
 
@@ -34,6 +34,11 @@ def moment(microseconds_: int) -> datetime:
     return datetime.fromtimestamp(microseconds_ / 1_000_000, UTC)
 
 
+def fresh_secret() -> bytes:
+    """32 random bytes."""
+    return os.urandom(32)
+
+
 @dataclass(kw_only=True)
 class Corpus:
     """An open corpus. Use as a context manager, or close it."""
@@ -43,6 +48,8 @@ class Corpus:
     clock: Clock
     actor: str
     new_run_id: Callable[[], str]
+    new_secret: Callable[[], bytes] = fresh_secret
+    """32 bytes that nobody can guess, for what a sealed dataset's leaves are salted with."""
     flights: dict[bytes, asyncio.Future[None]] = field(default_factory=dict)
     """Requests under way in this process, so that the same one is sent once."""
     unanswered: set[bytes] = field(default_factory=set)
@@ -57,12 +64,16 @@ class Corpus:
         *,
         clock: Clock = utc_now,
         new_run_id: Callable[[], str] | None = None,
+        new_secret: Callable[[], bytes] = fresh_secret,
         actor: str = "",
         reading: bool = False,
+        erasing: bool = False,
     ) -> Corpus:
         """The corpus in a folder, made if there is none. With ``reading`` one that may not be written can be looked at.
 
-        Raises CorpusTooNew, CorpusDamaged or CorpusUnwritable; ``clock`` and ``new_run_id`` are for repeatable runs.
+        One with an unfinished erasure opens only for that and for ``erasing``: its files may still have what its
+        journal has no more. Raises CorpusTooNew, CorpusDamaged, CorpusUnwritable or StoreError; ``clock``,
+        ``new_run_id`` and ``new_secret`` are for repeatable runs.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -76,11 +87,14 @@ class Corpus:
         if not reading:
             _refuse_unwritable(folder)
         journal = Journal(path, clock_us=lambda: microseconds(clock()), reading=reading)
+        if not reading and not erasing:
+            _refuse_unfinished(folder, journal)
         return cls(
             folder=folder.resolve(),
             journal=journal,
             clock=clock,
             actor=actor or _user(),
+            new_secret=new_secret,
             new_run_id=new_run_id or (lambda: f"{clock():%Y%m%dT%H%M%SZ}-{os.urandom(4).hex()}"),
         )
 
@@ -135,6 +149,16 @@ def _refuse_beheaded(journal: Path) -> None:
         raise CorpusDamaged(
             f"{journal}: {state}, but {' and '.join(found)} are there; restore the journal from a backup, or name"
             " another folder with --corpus"
+        )
+
+
+def _refuse_unfinished(folder: Path, journal: Journal) -> None:
+    found = journal.query("select erasure_id from erasures where envelope = '' limit 1")
+    if found:
+        journal.close()
+        raise StoreError(
+            f"{folder}: erasure {found[0][0]} is unfinished, and what it is to take out may still be here; bring it to"
+            " its end first: corpusgen erase"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from corpusgen.assemble import completions_of, reply_of
@@ -23,6 +23,8 @@ class Elsewhere:
     """Whether today's policy lets this run use answers that were given under a card."""
     journal: Journal
     teacher: Teacher
+    note: Callable[[Transaction, Collection[Card]], None] = lambda transaction, cards: None
+    """Writes down what was decided about the terms that adopted answers were given on."""
 
     async def adopt(self, requests: Mapping[bytes, Request]) -> set[bytes]:
         """Put into the journal what others were answered to these requests, at the origin's cost; their keys."""
@@ -32,6 +34,7 @@ class Elsewhere:
         fit = [shared for key, shared in found.items() if self._fits(requests[key], shared)]
 
         def operation(transaction: Transaction) -> None:
+            self.note(transaction, list(dict.fromkeys(shared.card for shared in fit)))
             for shared in fit:
                 store_card(transaction, shared.card)
                 store_answer(transaction, requests[shared.answer.request_key], shared.answer, NO_CALL)

@@ -6,11 +6,12 @@ CorpusgenError                    exit 1
 │   ├── PromptError                        a prompt file or its template
 │   ├── SeedError                          a seed file that cannot be read
 │   ├── EvalFileError                      an eval file that cannot be read
+│   ├── OutsideFileError                   a file that cannot be imported, all its bad rows at once
 │   ├── UnknownTeacher                     no teacher of that name, or it is not installed
 │   ├── UnsupportedParameter               the spec asks a teacher for what it cannot do
 │   └── PriceUnknown                       money cannot be bounded, so nothing is sent
 ├── BudgetExhausted               exit 3   a cap would be passed; what was paid for is kept
-├── PolicyRefused                 exit 4   the terms do not allow it; nothing was sent
+├── PolicyRefused                 exit 4   the terms do not allow it, or no more; nothing is sent from then on
 ├── PartialFailure                exit 5   finished, but some prompts have no answer
 ├── Interrupted                   exit 130 asked to stop; calls under way were waited for and kept
 ├── StoreError                    exit 6   the corpus on disk
@@ -89,6 +90,10 @@ class EvalFileError(LocatedError):
     """A file of eval items is missing, unreadable, empty or lacks a column."""
 
 
+class OutsideFileError(LocatedError):
+    """A file from outside is missing, unreadable, lacks a column or has bad rows; nothing of it was imported."""
+
+
 class UnknownTeacher(UsageError):
     """No teacher goes by that name here."""
 
@@ -116,7 +121,7 @@ class BudgetExhausted(CorpusgenError):
 
 
 class PolicyRefused(CorpusgenError):
-    """The terms in force do not allow this use; nothing was sent."""
+    """The terms in force do not allow this use; nothing is sent from then on, and what was answered before is kept."""
 
     exit_code = 4
 

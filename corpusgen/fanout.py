@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from importlib import import_module
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_exponential_jitter
@@ -39,7 +39,7 @@ from corpusgen.errors import (
     Withheld,
 )
 from corpusgen.frozen import quickly_made
-from corpusgen.garbage import seldom_collected
+from corpusgen.garbage import large_blocks_given_back, seldom_collected
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Prompt, Requester, asking_for, part_of_prompt
 from corpusgen.records import Completion, Record, Reply, Request, TeacherRole
@@ -94,6 +94,10 @@ class Counts:
     """Answers that came from other corpora."""
     other_models: Counter[str] = field(default_factory=Counter)
     """Answers by another model than the one that was asked, by its name."""
+    models: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Answers whose model calls itself otherwise than it was asked for, by the teacher and that name."""
+    quarantined: Counter[str] = field(default_factory=Counter)
+    """Answers that are kept and go into no dataset, by why: nobody checked the terms of the model that gave them."""
 
 
 @dataclass(kw_only=True)
@@ -119,6 +123,17 @@ class Hold:
         for task in workers:
             if task not in spared:
                 task.cancel()
+
+
+class Permit(Protocol):
+    """The right to ask, which may end while a run goes on."""
+
+    @property
+    def due(self) -> bool:
+        """Whether it has to be looked at again before anything is sent."""
+
+    async def renew(self) -> None:
+        """Look at it again. Raises PolicyRefused where it has ended."""
 
 
 class _Ended(Exception):
@@ -173,6 +188,10 @@ class Asker:
     """Kinds of personal data that are never sent; secrets are not, whatever stands here."""
     at_once: asyncio.Semaphore | None = None
     """Its calls under way, where several teachers share the workers."""
+    permit: Permit | None = None
+    """What lets the asking go on past midnight and past changes of terms; None: nothing can end it."""
+    put_aside: Callable[[str], str | None] = lambda served: None
+    """Why answers by a model are put aside: the terms that were checked are not this one's; None if they are not."""
 
     def seat(self, request: Request) -> Asker:
         """Who of the panel a request is for."""
@@ -197,6 +216,7 @@ async def answers(asker: Asker, prompts: Iterable[Prompt]) -> AsyncIterator[Asyn
     """
     stream = _Stream(asker=asker.held_by(Hold()), prompts=iter(prompts))
     failure: Exception | None = None
+    large_blocks_given_back()
     with seldom_collected():
         async with asyncio.TaskGroup() as group:
             stream.start(group)
@@ -553,6 +573,8 @@ def _row(asker: Asker, prompt: Prompt, request: Request, earlier: Sequence[_Got]
         "source_ids": list(prompt.item.source_ids),
         "sample_index": prompt.request.sample_index + at,
     }
+    if prompt.item.parent_ids:
+        item["parent_ids"] = list(prompt.item.parent_ids)
     if got.share is not None:
         item |= {"choice": got.completion.choice_index, "share": got.share}
     if earlier:
@@ -991,8 +1013,22 @@ async def _try(
     if asker.hold.ended:
         raise _Ended
     asker, reservation, ticket = await _reserve(asker, prompt, request, attempt)
+    if asker.permit is not None and asker.permit.due:
+        await _renew(asker, asker.permit, reservation, ticket)
     with asker.hold:
         return await _ask(asker, reservation, ticket, request, finish)
+
+
+async def _renew(asker: Asker, permit: Permit, reservation: Reservation, ticket: Ticket) -> None:
+    """Have it decided again whether this may be sent, after all waiting, and give back what it held if not."""
+    try:
+        await permit.renew()
+    except BaseException as error:
+        asker.pacer.unused(ticket)
+        reason = f"not sent: {type(error).__name__}"
+        await asker.corpus.journal.run(lambda transaction: asker.ledger.release(transaction, reservation, reason))
+        asker.ledger.freed()
+        raise
 
 
 async def _reserve(asker: Asker, prompt: Prompt, request: Request, attempt: int) -> tuple[Asker, Reservation, Ticket]:
@@ -1154,9 +1190,20 @@ def _read(asker: Asker, request: Request, reply: Reply) -> _Got:
     )
     reading = read_labels(asker.facts, completion)
     served = completion.model_served
-    if served and served != request.model and is_another_model(request.model, served):
-        asker.counts.other_models[served] += 1
+    if served:
+        count_served(asker, request.model, served)
     return _Got(request=request, answer=answer, completion=completion, reading=reading, used=used, choices=choices)
+
+
+def count_served(asker: Asker, asked: str, served: str) -> None:
+    """Count an answer by another model, and whether its terms are among those that were checked."""
+    if served == asked:
+        return
+    asker.counts.models[asker.teacher.card.name, served] += 1
+    if is_another_model(asked, served):
+        asker.counts.other_models[served] += 1
+    if (why := asker.put_aside(served)) is not None:
+        asker.counts.quarantined[why] += 1
 
 
 def book_answer(

@@ -1,11 +1,12 @@
-"""How often Python looks for cyclic garbage."""
+"""How often Python looks for cyclic garbage, and what becomes of large blocks of memory that are free again."""
 
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 SELDOM: Final = 15_000
@@ -34,3 +35,22 @@ def seldom_collected() -> Iterator[None]:
             before = _before.pop()
             if not _before and gc.get_threshold() == (SELDOM, *before[1:]):
                 gc.set_threshold(*before)
+
+
+LARGE: Final = 64 * 1024
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def large_blocks_given_back() -> None:
+    """From now on memory in blocks of ``LARGE`` bytes and more goes back to the system as soon as it is free.
+
+    glibc raises that bound by itself to what was freed last, so that the few megabytes that a row group or a file of
+    seeds takes for a moment stay with the process for good (mallopt(3)). Other systems' ways are left as they are.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(AttributeError, OSError):  # musl has no such thing
+            libc = ctypes.CDLL(None)
+            libc.mallopt(_M_MMAP_THRESHOLD, LARGE)
+            libc.mallopt(_M_TRIM_THRESHOLD, LARGE)

@@ -31,7 +31,7 @@ import apsw
 from corpusgen.errors import CorpusDamaged, CorpusgenError, CorpusTooNew, CorpusUnwritable, StoreError
 from corpusgen.reading import Unwritable, may_write
 
-JOURNAL_VERSION = 4
+JOURNAL_VERSION = 5
 BATCH = 4096
 ROWS_PER_STATEMENT = 64
 SEVERAL = 3
@@ -152,6 +152,30 @@ create table datasets(
 create table students(
     student_id text primary key, run_id text not null, dataset text not null, facts text not null,
     trained_us integer not null) without rowid;
+create table events(
+    seq integer primary key, kind text not null, occurred_us integer not null, commitment blob not null,
+    nonce blob, payload text);
+create table checkpoints(
+    size integer primary key, root blob not null, peaks blob not null, envelope text not null,
+    signed_us integer not null);
+create table waivers(
+    waiver_id text primary key, waiver text not null, granted_us integer not null, ended_us integer) without rowid;
+create table reviews(
+    review_id integer primary key, terms_id text not null, review text not null, envelope text not null,
+    reviewed_us integer not null);
+create table snapshots(
+    terms_id text not null, sha256 text not null, size_bytes integer not null, text blob, taken_us integer not null,
+    primary key(terms_id, sha256)) without rowid;
+create table imports(
+    import_id text primary key, dataset text not null, facts text not null, imported_us integer not null) without rowid;
+create table dataset_secrets(
+    name text not null, version text not null, secret blob not null, primary key(name, version)) without rowid;
+create table releases(
+    release_id text primary key, student_id text not null, release text not null, envelope text not null,
+    released_us integer not null, withdrawn_us integer) without rowid;
+create table erasures(
+    erasure_id integer primary key, erasure text not null, envelope text not null, erased_us integer not null);
+create table erased(record_id blob primary key, erasure_id integer not null) without rowid;
 """
 
 
@@ -211,6 +235,32 @@ create table findings(
     dataset text not null, version text not null, record_id blob not null, stage text not null, reason text not null,
     kept integer not null, metric text, score real, threshold real, other text, detail text,
     primary key(dataset, version, record_id, stage, reason)) without rowid;
+""",
+    4: """
+create table events(
+    seq integer primary key, kind text not null, occurred_us integer not null, commitment blob not null,
+    nonce blob, payload text);
+create table checkpoints(
+    size integer primary key, root blob not null, peaks blob not null, envelope text not null,
+    signed_us integer not null);
+create table waivers(
+    waiver_id text primary key, waiver text not null, granted_us integer not null, ended_us integer) without rowid;
+create table reviews(
+    review_id integer primary key, terms_id text not null, review text not null, envelope text not null,
+    reviewed_us integer not null);
+create table snapshots(
+    terms_id text not null, sha256 text not null, size_bytes integer not null, text blob, taken_us integer not null,
+    primary key(terms_id, sha256)) without rowid;
+create table imports(
+    import_id text primary key, dataset text not null, facts text not null, imported_us integer not null) without rowid;
+create table dataset_secrets(
+    name text not null, version text not null, secret blob not null, primary key(name, version)) without rowid;
+create table releases(
+    release_id text primary key, student_id text not null, release text not null, envelope text not null,
+    released_us integer not null, withdrawn_us integer) without rowid;
+create table erasures(
+    erasure_id integer primary key, erasure text not null, envelope text not null, erased_us integer not null);
+create table erased(record_id blob primary key, erasure_id integer not null) without rowid;
 """,
 }
 """What turns a journal of each version into one of the next."""
@@ -459,6 +509,18 @@ class Journal:
         while self._opened:
             self._opened.pop().close()
 
+    def scrub(self) -> None:
+        """Write the file anew, so that nothing which was deleted is left in a free page or in the write-ahead log.
+
+        Raises StoreError where another process holds on to what was there before.
+        """
+        with storage_errors(self.path):
+            connection = self._connect()
+            _set(connection, "secure_delete=on")
+            _checkpoint(connection, self.path)
+            connection.execute("vacuum")
+            _checkpoint(connection, self.path)
+
     @property
     def reader(self) -> apsw.Connection:
         """A connection of the calling thread, for reading; each statement sees the last commit."""
@@ -644,6 +706,16 @@ def _set(connection: apsw.Connection, pragma: str) -> None:
     connection.execute(f"pragma {pragma}")
 
 
+def _checkpoint(connection: apsw.Connection, path: Path) -> None:
+    """Bring the whole write-ahead log into the file, and cut it to nothing."""
+    for _ in range(200):
+        ((busy, *_),) = connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+        if not busy:
+            return
+        time.sleep(0.05)
+    raise StoreError(f"{path}: another process reads what was there before; let it end, then do this again")
+
+
 def _migrate(connection: apsw.Connection, path: Path, now_us: int) -> None:
     version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
     if version < WAL_BUG_FIXED:
@@ -777,6 +849,23 @@ def owner_alive(pid: int, boot_id: str, start_ticks: int) -> bool:
         return _start_ticks(pid) == start_ticks
     # Seen from another container, numbers of processes say nothing; what a process holds locked does.
     return token.isdecimal() and any(_is_held(path, int(token)) for path in _LOCKS)
+
+
+def working(connection: apsw.Connection, path: Path, *, but: int) -> list[int]:
+    """The processes that have this journal open, ``but`` for one owner of it: by number, this one's among them."""
+    rows = connection.execute("select owner_id, pid, boot_id, start_ticks from owners").fetchall()
+    tokens = {int(str(owner)): str(boot_id).rpartition(" ")[2] for owner, _, boot_id, _ in rows}
+    lock = path.with_name(".owners.lock")
+    # Where locks work, they tell better than numbers of processes: one may live on and have closed the journal.
+    locks = tokens.get(but, "").isdecimal() and _is_held(lock, int(tokens[but]))
+    found = []
+    for owner, pid, boot_id, start_ticks in rows:
+        if owner != but:
+            token = tokens[int(str(owner))]
+            held = token.isdecimal() and _is_held(lock, int(token))
+            if held or (not locks and owner_alive(int(str(pid)), str(boot_id), int(str(start_ticks)))):
+                found.append(int(str(pid)))
+    return found
 
 
 _PROC = Path("/proc")

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,11 +23,11 @@ from corpusgen.stages.asking import (
     learn_pool,
     no_watch,
 )
+from corpusgen.stages.attesting import attest
 from corpusgen.stages.cataloguing import refresh_catalog
 from corpusgen.stages.committing import commit_records
 from corpusgen.stages.lanes import end_lane, lane_answers
-from corpusgen.stages.opening import Run, end_run, open_run
-from corpusgen.stages.planning import Plan, plan
+from corpusgen.stages.opening import Run, end_run, judge_answers_by_terms, open_run
 from corpusgen.stages.sieving import sieves
 from corpusgen.stages.task import Task, load_task
 from corpusgen.stages.writing import Texts, ask_for_texts, new_items, pool_items
@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # an answered run is over before these and their libraries co
     from corpusgen.stages.evaluating import Evaluated
     from corpusgen.stages.judging import Judged
     from corpusgen.stages.outcome import Outcome
+    from corpusgen.stages.planning import Plan
     from corpusgen.stages.sealing import Sealed
     from corpusgen.stages.selecting import Selection
     from corpusgen.stages.training import Trained
@@ -90,7 +91,9 @@ async def _working(
             status = "complete"
         finally:
             await commit_records(corpus, *run.readers)
+            await judge_answers_by_terms(run)
             await end_run(run, status)
+            await asyncio.to_thread(attest, corpus)
 
 
 @dataclass(kw_only=True)
@@ -138,7 +141,9 @@ async def distill(
     higher cap goes on from there.
     """
     from corpusgen.stages.evaluating import evaluate, yardstick_of
-    from corpusgen.stages.reporting import summary, write_report
+    from corpusgen.stages.evaluations import keep_evaluation
+    from corpusgen.stages.planning import plan
+    from corpusgen.stages.reporting import quality, summary, write_report
     from corpusgen.stages.sealing import seal
 
     watch("plan", None)
@@ -154,6 +159,8 @@ async def distill(
             watch("train", None)
             job.trained = await asyncio.to_thread(_train, job)
             job.evaluated = await evaluate(run, yardstick_of(run, job.asked), job.trained.student, watch)
+            if job.evaluated is not None:
+                keep_evaluation(job.corpus, job.trained.student_id, quality(job.evaluated))
     watch("report", None)
     await asyncio.to_thread(refresh_catalog, job.corpus, read_manifest(job.corpus.folder))
     job.report = await asyncio.to_thread(write_report, job.outcome(), report)
@@ -190,9 +197,11 @@ def _gold_items(task: Task) -> int:
 def _select(job: Distillation) -> Selection:
     from corpusgen.stages.selecting import Filters, select
 
+    assert job.run is not None
     if job.asked is not None:
         wanted: Container[str] = frozenset(item.record_id for item in job.asked.train)
-        calibration = job.asked.choice.chosen if job.asked.choice else None
+        chosen = job.asked.choice.chosen if job.asked.choice else None
+        calibration = chosen and replace(chosen, runs=(job.run.run_id,))
     else:
         assert job.texts is not None
         wanted, calibration = job.texts.written.names, None
@@ -243,6 +252,7 @@ async def run_task(
         "elsewhere": counts.elsewhere,
         "requests": run.sent,
         "other_models": dict(counts.other_models),
+        "put_aside": run.put_aside,
     } | ({"judged": judged.judged, "unscored": judged.unscored} if judged else {})
 
 
@@ -284,6 +294,7 @@ async def evaluate_student(
 ) -> dict[str, Json]:
     """A student against its teacher on gold, under the run's budget."""
     from corpusgen.stages.evaluating import evaluate, yardstick_for
+    from corpusgen.stages.evaluations import keep_evaluation
     from corpusgen.stages.reporting import quality
 
     if task.spec.seeds.gold is None:
@@ -294,4 +305,5 @@ async def evaluate_student(
         found = await evaluate(run, yardstick, trained.student, watch)
     if found is None:
         raise task.located.error("the gold file holds no item", "seeds", "gold")
+    keep_evaluation(corpus, trained.student_id, quality(found))
     return quality(found) | {"student": trained.student_id, "requests": run.asker.counts.sent}

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,6 +79,30 @@ class IntendedUse(Part):
     accepted_duties: tuple[str, ...] = Field((), description="Duties you will carry out, such as attribution or naming")
 
 
+class Agreement(Part):
+    """What a provider has agreed to in writing about data that is sent to it."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    host: str = Field(description="The host it is about, such as api.mistral.ai")
+    kind: Literal["dpa", "zero_retention", "order_form", "other"] = Field(
+        "dpa", description="dpa: a data processing agreement"
+    )
+    classes: tuple[str, ...] = Field((), description="Classes of personal data it covers; empty: all")
+    regions: tuple[str, ...] = Field((), description="Regions it holds for; empty: any")
+    retention_days: Annotated[int, Field(ge=0)] | None = None
+    valid_from: date | None = None
+    valid_until: date | None = None
+    evidence: str | None = Field(None, description="Where the signed paper is, for whoever asks")
+
+
+class Organisation(Part):
+    """Facts about whoever uses the student, which some licences ask for."""
+
+    monthly_active_users: Annotated[int, Field(ge=0)] | None = None
+    annual_revenue_usd: Annotated[int, Field(ge=0)] | None = None
+    domiciled_in: tuple[str, ...] = Field((), description="Countries or regions, such as eu")
+
+
 class Source(Part):
     """Where seed text comes from and under which licence."""
 
@@ -86,6 +111,20 @@ class Source(Part):
     licence: str = Field(description="SPDX identifier or LicenseRef-…")
     locator: str | None = None
     notice: str | None = Field(None, description="File whose text must go along with every copy, relative to this spec")
+    generated_by: tuple[str, ...] = Field(
+        (), description="Terms documents that models which wrote this text were under, where models wrote it"
+    )
+    rightsholder: str | None = Field(None, description="Who owns the rights, for takedown requests")
+    acquisition: Literal["own", "licensed", "public_dataset", "crawl", "user_data", "synthetic"] | None = None
+    acquired: date | None = Field(None, description="The day it was fetched or received")
+    copyright_status: Literal["copyright", "public_domain", "mixed", "unknown"] | None = None
+    personal_data: tuple[str, ...] = Field(
+        (), description="Classes of personal data it holds, such as contact, health; empty: none that you know of"
+    )
+    lawful_basis: str | None = Field(None, description="Why its personal data may be processed, such as consent")
+    processing_regions: tuple[str, ...] = Field(
+        (), description="The only regions its text may be sent to, such as eu; empty: any"
+    )
 
 
 class Seeds(Part):
@@ -94,6 +133,9 @@ class Seeds(Part):
     path: str
     id: str = Field("id", description="Column with the item's lasting name")
     source: str = Field(description="Id of one of the sources")
+    parent: str | None = Field(
+        None, description="Column with the id, or a list of ids, of the records of this corpus the row was made from"
+    )
     gold: str | None = Field(None, description="Column with the true answer; only in validation and gold")
     limit: Several | None = Field(None, description="Only the first so many rows")
 
@@ -177,10 +219,20 @@ class Asking(Part):
             yield f"lines of a batch ask for one answer each, and lane is {self.lane}; remove one"
 
 
+class BaseModelSpec(Part):
+    """Weights that a student begins with; their licence is judged when it is trained and when it is released."""
+
+    model: str = Field(min_length=1, description="As its publisher spells it, such as meta-llama/Llama-3.2-1B")
+    provider: str = Field(min_length=1, description="Who published it, as the terms registry spells it")
+    weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    terms: tuple[str, ...] = Field((), description="Terms documents it is known to be under")
+
+
 class StudentSpec(Part):
     """What learns from the records."""
 
     kind: Literal["bag"] = "bag"
+    base: BaseModelSpec | None = Field(None, description="The model it is made from, where it is not made from nothing")
     loss: Literal["auto", "hard", "soft", "both"] = Field(
         "auto", description="auto: chosen on teacher-labelled held-out items"
     )
@@ -195,6 +247,13 @@ class Aims(Part):
     retention_low: float | None = Field(None, description="Lower end of its 95 % interval")
     cost_ratio: float | None = Field(None, description="Teacher's processor time over the student's, at batch 64")
 
+
+_OF_NO_QUESTION = {"budget", "aims", "description", "curate", "agreements", "organisation", "egress"}
+_TOLD_OF_SOURCES = tuple(
+    name for name in Source.model_fields if name not in ("id", "title", "licence", "locator", "notice")
+)
+_NOT_ASKED_WITH = ("in_flight", "rate", "timeout_s", "price", "free", "unbilled", "transport", "region", "unpaid")
+"""Fields that a task's identity leaves out: with others it is still the same question to the same teacher."""
 
 _OTHER_NAMES = {"order": "", "limit": "most", "first_round": "first", "round": "round", "seed": "seed"}
 """What fields of asking are called in curate.active."""
@@ -229,6 +288,14 @@ class TaskSpec(Part):
         (), description="Functions the teacher may call, as OpenAI's chat spells them; for kind: response"
     )
     terms_files: tuple[str, ...] = Field((), description="More terms documents, relative to this spec")
+    answers_as: Literal["response", "rationale", "preference", "filter", "simulated_user", "paraphrase"] = Field(
+        "response", description="What the answers are used as; the terms count every use of a teacher alike"
+    )
+    agreements: tuple[Agreement, ...] = Field((), description="What providers have agreed to about personal data")
+    organisation: Organisation = Organisation()
+    egress: Literal["any", "none"] = Field(
+        "any", description="none: nothing leaves this machine, whatever a teacher is"
+    )
     budget: Budget = Budget()
     asking: Asking = Asking()
     curate: Curate = Field(
@@ -239,7 +306,8 @@ class TaskSpec(Part):
 
     @model_validator(mode="after")
     def _whole(self) -> TaskSpec:
-        mistakes = [*self._misnamed_sources(), *self._contradictions(), *self._misjudged(), *self._unlike_teachers()]
+        mistakes = [*self._misnamed_sources(), *self._contradictions(), *self._baseless(), *self._misjudged()]
+        mistakes += self._unlike_teachers()
         if mistakes:
             raise Misplaced(*mistakes)
         return self
@@ -290,6 +358,10 @@ class TaskSpec(Part):
         if self.asking.samples_per_call > 1:
             place = ("asking", "samples_per_call")
             yield place, "is for kind: response: a label is read from one answer; remove it"
+
+    def _baseless(self) -> Iterator[tuple[Place, str]]:
+        if self.student.kind == "bag" and self.student.base is not None:
+            yield ("student", "base"), "the bag student is made from nothing; remove base"
 
     def _misjudged(self) -> Iterator[tuple[Place, str]]:
         if self.kind == "label" and self.curate.judge is not None:
@@ -346,12 +418,13 @@ class TaskSpec(Part):
     def identity(self) -> str:
         """sha256 of what is asked and how, without budget, price, aims and speed: the task goes on under this name."""
         # Defaults are left out, so that a field a later corpusgen adds does not begin every run anew.
-        fields = self.model_dump(
-            mode="json", exclude={"budget", "aims", "description", "curate"}, exclude_defaults=True
-        )
+        fields = self.model_dump(mode="json", exclude=_OF_NO_QUESTION, exclude_defaults=True)
+        for source in fields["sources"]:  # what is told of a source for the record asks for nothing else
+            for name in _TOLD_OF_SOURCES:
+                source.pop(name, None)
         for teacher in fields["teachers"]:
             # A corrected price must not begin a new run, whose cap would be whole again.
-            for name in ("in_flight", "rate", "timeout_s", "price", "free", "unbilled", "transport", "region"):
+            for name in _NOT_ASKED_WITH:
                 teacher.pop(name, None)
         # What is dropped or masked is a matter of which rows there are; only the way of asking makes another task.
         if self.curate.active is not None:

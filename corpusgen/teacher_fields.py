@@ -96,6 +96,9 @@ class TeacherSpec(Part):
     provider: str | None = Field(None, description="Who runs the server, as the terms registry spells it")
     route: Literal["api", "aggregator", "cloud", "self_hosted", "mock"] | None = None
     terms: tuple[str, ...] = Field((), description="Terms documents this teacher is known to be under")
+    unpaid: bool = Field(
+        False, description="true: reached by an unpaid tier, whose provider may read and train on what is sent"
+    )
     script: str | None = Field(None, description="File of a scripted teacher's answers")
     free: bool = Field(False, description="true says that this teacher costs no money")
     price: Price | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+from importlib import import_module
 from pathlib import Path
 
 _OFFLINE = Path(__file__).parent / "offline"
@@ -16,6 +17,12 @@ for _name in list(os.environ):
 
 # Nor may one test be answered with what another asked.
 os.environ["CORPUSGEN_CACHE"] = "off"
+
+# Nor do terms and teachers of whoever runs it count.
+os.environ["CORPUSGEN_TERMS"] = os.environ["CORPUSGEN_TEACHERS"] = "off"
+
+# What tests sign is signed with a key of their own, also in the processes that they start.
+import_module("own_key")
 
 # Python runs a file of this name when it starts, so that the processes that tests start are held to the same.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_OFFLINE), os.environ.get("PYTHONPATH")]))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import own_key  # noqa: F401 - for its effect
 import yaml
 from aiohttp import web
 from teacher_samples import chat_reply

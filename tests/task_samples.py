@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import own_key  # noqa: F401 - for its effect
+
 LABELS = ("animal", "plant")
 WORDS = {"animal": ("cat", "horse", "pigeon", "trout"), "plant": ("oak", "daisy", "fern", "maize")}
 PLACES = ("by the river", "near the old barn", "in a painting", "on a postcard", "behind the house")

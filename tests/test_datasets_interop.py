@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from release_samples import mixed
 from task_samples import write_label_task
 
 from corpusgen.corpus import Corpus
@@ -47,3 +48,29 @@ def test_datasets_streams_a_sealed_dataset_unchanged(tmp_path: Path) -> None:
         for record in read_records(sealed.files)
     ]
     assert json.loads(done.stdout) == expected
+
+
+CONFIGS = """
+import json, sys
+from datasets import get_dataset_config_names, load_dataset
+names = get_dataset_config_names(sys.argv[1])
+read = {name: load_dataset(sys.argv[1], name, split="train") for name in names}
+print(json.dumps({name: [sorted(set(rows["teacher"])), len(rows)] for name, rows in read.items()}))
+"""
+
+
+@pytest.mark.skipif(not PYTHON, reason="DATASETS_PYTHON names no Python that has datasets installed")
+def test_datasets_loads_the_rows_of_one_licence_by_the_name_of_its_configuration(tmp_path: Path) -> None:
+    _, corpus = mixed(tmp_path)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    folder = corpus / "datasets" / "words-1"
+    done = subprocess.run(
+        [PYTHON, "-c", CONFIGS, str(folder)], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {name: teachers for name, (teachers, _) in found.items()} == {
+        "permissive": ["scripted/open"],
+        "restricted": ["scripted/bound"],
+    }
+    assert sum(rows for _, rows in found.values()) == 12

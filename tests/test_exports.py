@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from corpusgen.export.croissant import croissant_json
 from corpusgen.export.facts import DatasetFacts
 from corpusgen.export.markdown import table
 from corpusgen.export.notice import notice
-from corpusgen.export.sheets import eu_2_5
+from corpusgen.export.sheets import ab2013, eu_2_5, nist_600_1
 from corpusgen.export.spdx import spdx, spdx_json
 from corpusgen.stages.exporting import DOCUMENTS, dataset_facts
 from corpusgen.stages.task import load_task
@@ -38,7 +39,11 @@ PYTHON = os.environ.get("EXPORTS_PYTHON", "")
 others = pytest.mark.skipif(not PYTHON, reason="EXPORTS_PYTHON names no Python with mlcroissant and spdx-python-model")
 
 NOTICE = "Copyright 2026 <the authors>\n```\nKeep this | notice."
-OWN = 'licence: LicenseRef-Own, locator: "https://example.org/words", notice: NOTICE.txt'
+OWN = (
+    'licence: LicenseRef-Own, locator: "https://example.org/words", notice: NOTICE.txt, rightsholder: Ada and Sons,'
+    " acquisition: licensed, acquired: 2025-01-02, copyright_status: copyright, personal_data: [contact],"
+    " lawful_basis: consent, generated_by: [smollm2-apache-2.0]"
+)
 
 OFFLINE = """
 import json, socket, sys
@@ -300,6 +305,31 @@ def test_what_others_wrote_stays_in_its_cell_and_is_never_run(title: str, licenc
     assert len(lines) == 3
     assert lines[2].replace("\\|", "").count("|") == 3
     assert not set("<>") & set(lines[2])
+
+
+def test_what_a_spec_tells_of_its_sources_is_told_on_and_no_longer_asked_for(facts: DatasetFacts) -> None:
+    sheet, said = ab2013(facts), json.dumps(croissant_json(facts))
+    for part in ("Ada and Sons", "licensed", "2025-01-02", "ours contact (lawful basis: consent)"):
+        assert part in sheet.text
+        assert part.partition(" (")[0].removeprefix("ours ") in said
+    assert "owners of the sources" not in " ".join(sheet.not_filled)
+    assert not [gap for gap in sheet.not_filled if gap.startswith("(10)")]
+    assert "Ada and Sons, licence LicenseRef-Own" in notice(facts).text
+    assert "by models under smollm2-apache-2.0" in eu_2_5(facts).text
+    (source,) = [one for one in spdx_json(facts)["@graph"] if one.get("software_copyrightText")]
+    assert source["software_copyrightText"] == "Ada and Sons"
+    nobody = replace(facts, card=replace(facts.card, sources=(replace(facts.card.sources[0], rightsholder=None),)))
+    assert "(1): owners of the sources, and of the dataset" in ab2013(nobody).not_filled
+
+
+def test_use_agreements_and_releases_of_a_dataset_are_told(facts: DatasetFacts) -> None:
+    known = replace(
+        facts, agreements=("d1 (dpa) with api.example.com",), first_used=date(2026, 1, 2), released=("m (ab) by Ada",)
+    )
+    assert "A student first learned from it on 2026-01-02" in ab2013(known).text
+    assert "d1 (dpa) with api.example.com" in nist_600_1(known).text
+    assert "m (ab) by Ada" in nist_600_1(known).text
+    assert not [gap for gap in ab2013(known).not_filled if gap.startswith("(11)")]
 
 
 # --- The gate --------------------------------------------------------------------------------------------------------

@@ -160,8 +160,12 @@ def test_a_judge_that_the_terms_deny_refuses_the_run_at_its_line_before_anything
         line = int(refused.stderr.partition("task.yaml:")[2].partition(":")[0])
         assert "endpoint/x" in spec.read_text().splitlines()[line - 1]
     assert rows(corpus, "select count(*) as n from calls") == [(0,)]
-    decided = "select subject, outcome, json_extract_string(decision, '$.role') as role from decisions order by 1"
-    assert rows(corpus, decided) == [("endpoint/x", "deny", "judge"), ("scripted/test", "allow", "response")]
+    decided = "select subject, outcome, json_extract_string(decision, '$.role') as role from decisions order by 1, 3"
+    assert rows(corpus, decided) == [
+        ("endpoint/x", "deny", "filter"),  # its score decides what is kept
+        ("endpoint/x", "deny", "judge"),
+        ("scripted/test", "allow", "response"),
+    ]
 
 
 def test_a_cap_ends_the_judging_and_everything_is_kept(tmp_path: Path) -> None:

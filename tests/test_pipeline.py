@@ -13,7 +13,7 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import SealRefused, SpecError, UsageError
 from corpusgen.pipeline import Distillation, distill, evaluate_student, generate, run_task
 from corpusgen.records import Json
-from corpusgen.stages.opening import judge
+from corpusgen.stages.deciding import decision_for
 from corpusgen.stages.sealing import seal
 from corpusgen.stages.selecting import Filters, select
 from corpusgen.stages.task import connect, load_task
@@ -56,7 +56,7 @@ def test_records_are_not_sealed_under_the_rights_of_another_spec(
     asyncio.run(run_task(load_task(write_label_task(tmp_path / "a")), corpus, opened=[]))
     other = load_task(edited(write_label_task(tmp_path / "b"), change))
     chosen = select(corpus, "kinds", filters=Filters())
-    decision = judge(other, connect(other, corpus.clock).card, corpus.clock().date())
+    decision = decision_for(corpus, other, connect(other, corpus.clock).card, corpus.clock().date())
     with pytest.raises(SealRefused, match=what):
         seal(corpus, other, chosen, decision)
 

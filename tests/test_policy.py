@@ -1,8 +1,7 @@
-"""What the policy decides, over real model ids and as laws that hold for every set of terms."""
+"""What the policy decides over real model ids, and how it says so."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -28,7 +27,6 @@ from corpusgen.provenance.policy import (
     Outcome,
     Role,
     SourceUse,
-    Waiver,
     decide,
     explain,
     suggest_allowed,
@@ -36,27 +34,27 @@ from corpusgen.provenance.policy import (
 from corpusgen.provenance.terms import Route, TeacherRoute, TermsDocument, TermsDuty, load_registry
 from corpusgen.shipped import shipped
 
-# Provider's hosts are written only where the route needs them.
+# Hosts are written where the route or the contract needs them.
 TABLE: tuple[tuple[str, Route, str, Outcome, str], ...] = (
-    ("gpt-5", "api", "", "deny", "R04"),
+    ("gpt-5", "api", "api.openai.com", "deny", "R04"),
     ("gpt-4o-mini", "api", "api.openai.com", "deny", "R04"),
-    ("o3-mini", "api", "", "deny", "R04"),
+    ("o3-mini", "api", "api.openai.com", "deny", "R04"),
     ("gpt-5", "self_hosted", "", "deny", "R01"),
     ("gpt-4o", "cloud", "ours.openai.azure.com", "deny", "R04"),
     ("gpt-oss-20b", "self_hosted", "", "allow", "R09"),
     ("openai/gpt-oss-120b", "aggregator", "openrouter.ai", "needs_waiver", "R06"),
-    ("claude-sonnet-4-5", "api", "", "deny", "R04"),
+    ("claude-sonnet-4-5", "api", "api.anthropic.com", "deny", "R04"),
     ("us.anthropic.claude-sonnet-4-5-v1:0", "cloud", "bedrock-runtime.us-east-1.amazonaws.com", "deny", "R04"),
-    ("gemini-2.5-flash", "api", "", "deny", "R04"),
-    ("gemma-4-27b-it", "api", "", "deny", "R04"),
+    ("gemini-2.5-flash", "api", "generativelanguage.googleapis.com", "deny", "R04"),
+    ("gemma-4-27b-it", "api", "generativelanguage.googleapis.com", "deny", "R04"),
     ("google/gemma-4-27b-it", "self_hosted", "", "allow", "R09"),
     ("google/gemma-3-27b-it", "self_hosted", "", "allow", "R08"),
     ("gemma-30b", "self_hosted", "", "deny", "R01"),
     ("google/medgemma-4b-it", "self_hosted", "", "deny", "R01"),
-    ("mistral-large-latest", "api", "", "needs_waiver", "R06"),
+    ("mistral-large-latest", "api", "api.mistral.ai", "needs_waiver", "R06"),
     ("mistralai/Mistral-7B-Instruct-v0.3", "self_hosted", "", "allow", "R09"),
     ("mistralai/Ministral-8B-Instruct-2410", "self_hosted", "", "deny", "R10"),
-    ("command-r-plus", "api", "", "needs_waiver", "R05"),
+    ("command-r-plus", "api", "api.cohere.com", "needs_waiver", "R05"),
     ("CohereForAI/aya-expanse-8b", "self_hosted", "", "deny", "R10"),
     ("deepseek-chat", "api", "api.deepseek.com", "allow", "R09"),
     ("deepseek-ai/DeepSeek-V3", "self_hosted", "", "allow", "R08"),
@@ -78,7 +76,7 @@ TABLE: tuple[tuple[str, Route, str, Outcome, str], ...] = (
     ("smollm21-7b", "self_hosted", "", "deny", "R01"),
     ("microsoft/phi-4", "self_hosted", "", "allow", "R09"),
     ("cognitivecomputations/dolphin-2.6", "self_hosted", "", "deny", "R01"),
-    ("grok-4", "api", "", "deny", "R04"),
+    ("grok-4", "api", "api.x.ai", "deny", "R04"),
     ("my-model", "self_hosted", "", "deny", "R01"),
 )
 
@@ -106,12 +104,11 @@ def test_the_decision_table_over_real_model_ids(model: str, route: Route, host: 
 
 
 def test_a_student_that_does_not_compete_is_judged_by_the_other_column() -> None:
-    assert judge("gpt-5", "api", student_competes="no").outcome == "needs_waiver"
-    assert judge("gpt-5", "api", student_competes="unknown") == judge("gpt-5", "api", student_competes="unknown")
-    assert (
-        judge("gpt-5", "api", student_competes="unknown").outcome
-        == judge("gpt-5", "api", student_competes="yes").outcome
-    )
+    told = {
+        said: judge("gpt-5", "api", "api.openai.com", student_competes=said).outcome
+        for said in ("yes", "no", "unknown")
+    }
+    assert told == {"yes": "deny", "no": "needs_waiver", "unknown": "deny"}
 
 
 def test_the_scripted_teacher_passes_on_any_day() -> None:
@@ -127,7 +124,7 @@ def test_a_duty_nobody_accepted_needs_a_waiver() -> None:
 
 
 def test_a_refusal_says_which_duties_to_accept() -> None:
-    told = explain(judge("meta-llama/Llama-3.3-70B-Instruct", accepted_duties=("attribution", "mau_cap")))
+    told = explain(judge("meta-llama/Llama-3.3-70B-Instruct", accepted_duties=("attribution",)))
     assert "add to intended_use.accepted_duties in the task spec: naming, use_policy_flow_down" in told
 
 
@@ -160,27 +157,6 @@ def test_the_licence_of_weights_pinned_by_digest_does_not_go_stale() -> None:
 
 def test_low_confidence_needs_a_waiver() -> None:
     assert rules(over(document(confidence="low"))) == {"R03"}
-
-
-def test_a_waiver_lifts_what_needs_one_until_it_expires() -> None:
-    waiver = Waiver(waiver_id="w1", terms_ids=("plain-1",), granted_by="counsel", expires=TODAY, evidence_sha256="")
-    unclear = document(outputs_train="unclear", outputs_train_competing="unclear")
-    assert over(unclear, waivers=[waiver]).outcome == "allow"
-    assert over(unclear, waivers=[replace(waiver, expires=TODAY - timedelta(days=1))]).outcome == "needs_waiver"
-
-
-def test_a_waiver_never_lifts_a_prohibition_unless_the_terms_take_written_authorisation() -> None:
-    waiver = Waiver(waiver_id="w1", terms_ids=("plain-1",), granted_by="counsel", expires=TODAY, evidence_sha256="")
-    barred = document(outputs_train="prohibited", outputs_train_competing="prohibited")
-    assert over(barred, waivers=[waiver]).outcome == "deny"
-    assert over(barred.model_copy(update={"written_authorisation": True}), waivers=[waiver]).outcome == "allow"
-
-
-def test_personal_data_goes_to_no_host_without_an_agreement() -> None:
-    assert rules(judge("deepseek-chat", "api", "api.deepseek.com", personal_data=True)) == {"R11"}
-    agreed = judge("deepseek-chat", "api", "api.deepseek.com", personal_data=True, agreements=("api.deepseek.com",))
-    assert agreed.outcome == "allow"
-    assert judge("SmolLM2-135M-Instruct", personal_data=True).outcome == "allow"
 
 
 SOURCES = {
@@ -237,68 +213,10 @@ def test_a_cached_answer_whose_terms_are_not_known_is_denied(named: tuple[str, .
     assert rules(over(document(), original_terms=named)) == {"R01"}
 
 
-# --- laws ------------------------------------------------------------------------------------------------------------
-
-GRANTS = st.sampled_from(("allowed", "conditional", "unclear", "prohibited"))
-DUTIES = st.lists(
-    st.builds(
-        TermsDuty, kind=st.sampled_from(("naming", "non_commercial")), applies_to=st.just("student"), text=st.just("x")
-    ),
-    max_size=2,
-).map(tuple)
-DOCUMENTS = st.builds(
-    document,
-    id=st.integers(0, 999).map(lambda number: f"d-{number}"),
-    kind=st.sampled_from(("api_terms", "usage_policy", "model_licence", "host_terms", "own")),
-    models=st.sampled_from((("m-*",), ("*",), ("1",), ("other-*",))),
-    outputs_train=GRANTS,
-    outputs_train_competing=GRANTS,
-    written_authorisation=st.booleans(),
-    commercial_use=GRANTS,
-    duties=DUTIES,
-    confidence=st.sampled_from(("high", "medium", "low")),
-    reviewed=st.sampled_from((TODAY, date(2026, 1, 1))),
-    superseded=st.sampled_from((None, TODAY, date(2030, 1, 1))),
-)
-USES = st.builds(
-    IntendedUse,
-    student_distribution=st.just("internal"),
-    student_competes=st.sampled_from(("yes", "no", "unknown")),
-    commercial=st.booleans(),
-    accepted_duties=st.sampled_from(((), ("naming",), EVERY_DUTY)),
-)
-SEVERITY = {"allow": 0, "needs_waiver": 1, "deny": 2}
+# --- every role -------------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(DOCUMENTS, max_size=3, unique_by=lambda each: each.id), DOCUMENTS, USES, st.booleans())
-def test_adding_a_terms_document_never_loosens_a_decision(
-    known: list[TermsDocument], added: TermsDocument, use: IntendedUse, waived: bool
-) -> None:
-    # The teacher is known: some document covers it. For an unknown one, the first document is what makes it known.
-    documents = [document(), *known]
-    waiver = Waiver(waiver_id="w", terms_ids=("d-1", "new-1"), granted_by="x", expires=TODAY, evidence_sha256="")
-    waivers = [waiver] if waived else []
-    before = over(*documents, use=use, waivers=waivers)
-    after = over(*documents, added.model_copy(update={"id": "new-1"}), use=use, waivers=waivers)
-    assert SEVERITY[after.outcome] >= SEVERITY[before.outcome]
-    assert set(before.duties) <= set(after.duties)
-
-
-@given(st.lists(DOCUMENTS, max_size=4, unique_by=lambda each: each.id), USES, st.randoms())
-def test_the_same_question_has_the_same_answer_in_any_order(
-    known: list[TermsDocument], use: IntendedUse, random: Any
-) -> None:
-    shuffled = random.sample(known, len(known))
-    assert over(*known, use=use) == over(*shuffled, use=use)
-
-
-@given(DOCUMENTS, USES)
-def test_an_unknown_teacher_is_never_allowed(known: TermsDocument, use: IntendedUse) -> None:
-    elsewhere = known.model_copy(update={"models": ("other-*",)})
-    assert over(elsewhere, use=use).outcome == "deny"
-
-
-@given(st.sampled_from(get_args(Role)), st.sampled_from(TABLE))
+@given(st.sampled_from([role for role in get_args(Role) if role != "base"]), st.sampled_from(TABLE))
 def test_every_role_is_judged_alike(role: Role, row: tuple[str, Route, str, Outcome, str]) -> None:
     model, route, host, outcome, _ = row
     asked = decide(shipped_registry(), teacher(model, route, host=host), commercial_use(), on=TODAY, role=role)

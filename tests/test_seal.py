@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_samples import sample_record, sample_records
 
+from corpusgen.provenance.merkle import merkle_root
 from corpusgen.provenance.policy import Duty
 from corpusgen.provenance.seal import (
     REQUIRED,
@@ -22,7 +23,6 @@ from corpusgen.provenance.seal import (
     incomplete,
     manifest,
     manifest_digest,
-    merkle_root,
     record_leaf,
     survey,
 )

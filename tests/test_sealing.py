@@ -8,14 +8,14 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from rights_samples import PROHIBITED, write_terms
 from task_samples import write_label_task
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, PolicyRefused, SealRefused, UsageError
 from corpusgen.pipeline import run_task
 from corpusgen.provenance.policy import Decision
-from corpusgen.provenance.terms import TermsDocument
-from corpusgen.stages.opening import judge
+from corpusgen.stages.deciding import decision_for
 from corpusgen.stages.sealing import Sealed, seal, sealed_dataset
 from corpusgen.stages.selecting import Filters, Selection, data_file, find_selection, select, selections
 from corpusgen.stages.task import Task, connect, load_task
@@ -40,7 +40,7 @@ def task(tmp_path: Path, corpus: Corpus) -> Task:
 
 
 def decision(task: Task, corpus: Corpus) -> Decision:
-    return judge(task, connect(task, corpus.clock).card, corpus.clock().date())
+    return decision_for(corpus, task, connect(task, corpus.clock).card, corpus.clock().date())
 
 
 def selected(corpus: Corpus, limit: int | None = None) -> Selection:
@@ -115,23 +115,19 @@ def forge(corpus: Corpus, chosen: Selection, file: object) -> None:
     )
 
 
-def prohibited(task: Task) -> Task:
-    """The task under terms that changed for the worse."""
-
-    def worse(document: TermsDocument) -> TermsDocument:
-        return document.model_copy(update={"outputs_train": "prohibited", "outputs_train_competing": "prohibited"})
-
-    registry = replace(task.registry, documents=tuple(worse(one) for one in task.registry.documents))
-    return replace(task, registry=registry)
+def prohibit(corpus: Corpus) -> None:
+    """Let the corpus have terms that changed for the worse."""
+    mock = {"kind": "own", "routes": ["mock"], "hosts": [], "models": ["*"]}
+    write_terms(corpus.folder / "terms.yaml", PROHIBITED | mock)
 
 
 def test_changed_terms_stop_sealing_and_training(task: Task, corpus: Corpus) -> None:
-    now = prohibited(task)
+    made, chosen = sealed(task, corpus), selected(corpus)
+    prohibit(corpus)
     with pytest.raises(PolicyRefused, match=r"task\.yaml:\d+"):
-        seal(corpus, now, selected(corpus), decision(now, corpus))
-    made = sealed(task, corpus)
+        seal(corpus, task, chosen, decision(task, corpus))
     with pytest.raises(PolicyRefused):
-        train_sealed(corpus, now, made.label)
+        train_sealed(corpus, task, made.label)
 
 
 def test_a_flipped_bit_is_found_before_and_after_sealing(task: Task, corpus: Corpus) -> None:

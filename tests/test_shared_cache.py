@@ -165,9 +165,21 @@ async def test_a_forgotten_entry_is_gone_from_the_disk(tmp_path: Path) -> None:
     async with opened(tmp_path) as cache:
         cache.keep(secret.answer, CARD)
         await cache.put_many([other, entry("kept")])
-        assert await cache.forget([secret.answer.request_key, other.answer.request_key, b"\0" * 32]) == 2
+        assert cache.purge([secret.answer.request_key, other.answer.request_key, b"\0" * 32]) == 2
+        assert not any(trace in everything_in(tmp_path) for trace in traces)  # its log among it
     assert await found(tmp_path, secret, other, entry("kept")) == [None, None, entry("kept")]
     assert not any(trace in everything_in(tmp_path) for trace in traces)
+
+
+async def test_what_an_answer_says_is_found_whoever_asked_and_a_file_of_nobody_goes_too(tmp_path: Path) -> None:
+    lost = tmp_path / FOLDER / "ab" / "cd" / "0123.val"
+    async with opened(tmp_path) as cache:
+        await cache.put_many([entry("a", b"about Zebulon"), entry("b", b"about the rest")])
+        lost.parent.mkdir(parents=True)
+        lost.write_bytes(b"Zebulon")
+        assert cache.purge([], lambda body: b"Zebulon" in body) == 1
+    assert await found(tmp_path, entry("a", b"about Zebulon")) == [None]
+    assert not lost.exists()
 
 
 async def test_entries_that_cannot_be_deleted_are_an_error(tmp_path: Path) -> None:
@@ -175,7 +187,7 @@ async def test_entries_that_cannot_be_deleted_are_an_error(tmp_path: Path) -> No
     (tmp_path / FOLDER / "cache.db").write_bytes(b"not a database" * 99)
     async with opened(tmp_path) as cache:
         with pytest.raises(StoreError, match="delete the folder"):
-            await cache.forget([b"\0" * 32])
+            cache.purge([b"\0" * 32])
 
 
 async def test_nothing_is_evicted_and_the_settings_stay_so(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from corpusgen.batching.collecting import Watch
 from corpusgen.batching.life import Batcher, free_calls, heed_stop, note_missed, note_submitted, rest
 from corpusgen.budget.ledger import Intent, MustWait, claims_on, note_call, promise, refuse_stopped
-from corpusgen.errors import BudgetExhausted, InvalidAnswer, TeacherError
+from corpusgen.errors import BudgetExhausted, InvalidAnswer, PolicyRefused, TeacherError
 from corpusgen.fanout import MOST_UNREADABLE
 from corpusgen.journal import Operation, Transaction
 from corpusgen.prompting.prompts import Prompt
@@ -26,8 +26,8 @@ Lacking = Callable[[Sequence[Prompt]], Iterable[tuple[Prompt, Request]]]
 async def ask_in_batches(batcher: Batcher, prompts: Sequence[Prompt], lacking: Lacking) -> dict[str, TeacherError]:
     """Get every prompt's answers into the journal; gives back why those without one have none, by record id.
 
-    Raises Interrupted when asked to stop, and BudgetExhausted when nothing more fits under a cap and all that was
-    handed over is collected.
+    Raises Interrupted when asked to stop; and BudgetExhausted when nothing more fits under a cap, or PolicyRefused when
+    the terms allow no more, once all that was handed over is collected.
     """
     asking = _Asking(batcher=batcher, lacking=lacking, left=list(prompts))
     await _adopt(batcher, lacking(prompts))
@@ -83,7 +83,7 @@ class _Asking:
     lacking: Lacking
     left: list[Prompt]
     failures: dict[str, TeacherError] = field(default_factory=dict)
-    full: BudgetExhausted | MustWait | None = None
+    full: BudgetExhausted | PolicyRefused | MustWait | None = None
     """Why no more could be handed over; what is collected may make room."""
     screened: set[bytes] = field(default_factory=set)
     watch: Watch = field(init=False)
@@ -102,7 +102,7 @@ class _Asking:
         if batches:
             await self.watch.one_more(batches)
             self.full = None
-        elif isinstance(self.full, BudgetExhausted):
+        elif isinstance(self.full, BudgetExhausted | PolicyRefused):
             raise self.full
         else:  # a call by itself is asking for it, or has promised what is left of a cap
             await self._wait_for_others()
@@ -152,7 +152,7 @@ class _Asking:
                 return
             try:
                 await self._one_batch(chosen)
-            except (MustWait, BudgetExhausted) as error:
+            except (MustWait, BudgetExhausted, PolicyRefused) as error:
                 self.full = error
             except TeacherError as error:
                 if not self.watch.bears(error):
@@ -177,6 +177,9 @@ class _Asking:
 
     async def _one_batch(self, chosen: Sequence[_Line]) -> None:
         batcher, name = self.batcher, self.batcher.new_name()
+        permit = batcher.asker.permit
+        if permit is not None and permit.due:
+            await permit.renew()
         kept = await batcher.journal.run(_intend(batcher, name, chosen))
         if not kept:
             return  # others have answered or claimed all of it since

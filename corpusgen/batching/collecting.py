@@ -27,10 +27,9 @@ from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import claims_on, set_right
 from corpusgen.corpus import microseconds, moment
 from corpusgen.errors import InvalidAnswer, RequestRefused, TeacherError, TeacherFault, TeacherTimeout, UsageOverrun
-from corpusgen.fanout import book_answer
+from corpusgen.fanout import book_answer, count_served
 from corpusgen.journal import Operation, Transaction
 from corpusgen.records import Reply, Request
-from corpusgen.standing import is_another_model
 from corpusgen.store.answers import Answer, known_answers, store_answer, stored_requests
 from corpusgen.teachers.batches import BatchResult, BatchState, refusal
 
@@ -306,8 +305,8 @@ class _Keeper:
         except InvalidAnswer as error:
             error.body = reply.body
             raise
-        if (served := completion.model_served) and is_another_model(request.model, served):
-            batcher.asker.counts.other_models[served] += 1
+        if served := completion.model_served:
+            count_served(batcher.asker, request.model, served)
         rate = batcher.rate_on(moment(batch.intended_us).date())
         # An answer from a batch may call its tier "default"; it is the batch's price that is charged.
         used = rate.used(replace(completion.usage, service_tier=None))

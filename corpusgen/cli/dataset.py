@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from corpusgen.cli.options import corpus_option, emit, existing, json_option
+from corpusgen.cli.options import corpus_option, emit, existing, harmless, json_option
 from corpusgen.errors import UsageError
 
 if TYPE_CHECKING:  # numbers and files are read where something is selected
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # numbers and files are read where something is selected
 
 SHOWN = 20
 """Changes that are listed for a reader; machines get all."""
-DOCUMENTS = ("croissant", "spdx", "eu-2.5", "ab2013", "nist-600-1", "notice")
+DOCUMENTS = ("card", "croissant", "spdx", "eu-2.5", "ab2013", "nist-600-1", "notice")
 """What export can write about a dataset; ``stages/exporting.py`` says how."""
 
 
@@ -92,7 +92,7 @@ def select(
                 "dataset": made.label,
                 "status": made.status,
                 "rows": made.rows,
-                "splits": {name: file.rows for name, file in made.files.items()},
+                "splits": made.splits,
                 "steps": dict(made.funnel_steps),
                 "funnel": made.funnel,
                 "warnings": list(made.remarks),
@@ -104,8 +104,8 @@ def select(
 
 def _told(made: Selection) -> str:
     lines = [f"{made.label}: {made.rows} rows ({made.status})"]
-    if len(made.files) > 1:
-        lines.append("  " + ", ".join(f"{name} {file.rows}" for name, file in made.files.items()))
+    if len(made.splits) > 1:
+        lines.append("  " + ", ".join(f"{name} {rows}" for name, rows in made.splits.items()))
     lines.append("  " + " → ".join(f"{name} {left}" for name, left in made.funnel_steps))
     return "\n".join([*lines, *(f"  {reason:<40} {items}" for reason, items in made.funnel.items())])
 
@@ -125,6 +125,8 @@ def diff(before: str, after: str, corpus_folder: Path, as_json: bool) -> None:
         emit(found.to_json())
         return
     click.echo(f"{found.before} → {found.after}: {found.rows[0]} → {found.rows[1]} rows, {found.kept} the same")
+    for name, told in found.revoked.items():
+        click.echo(f"  {name} {harmless(told)}; it must not be used any more")
     for kind, tally in found.tallies.items():
         for name, (was, now) in tally.items():
             if was != now:
@@ -147,7 +149,7 @@ def diff(before: str, after: str, corpus_folder: Path, as_json: bool) -> None:
 @json_option
 def seal(dataset: str, spec: Path, corpus_folder: Path, as_json: bool) -> None:
     """Seal a selected version: check its provenance and today's terms, and lay out a folder any reader can open."""
-    from corpusgen.stages.opening import judge
+    from corpusgen.stages.deciding import decisions_for
     from corpusgen.stages.sealing import seal as make_seal
     from corpusgen.stages.selecting import find_selection
     from corpusgen.stages.task import connect, load_task
@@ -156,7 +158,10 @@ def seal(dataset: str, spec: Path, corpus_folder: Path, as_json: bool) -> None:
     with existing(corpus_folder) as corpus:
         on = corpus.clock().date()
         views = task.of_each_teacher if task.judging is None else (*task.of_each_teacher, task.judging)
-        decisions = [judge(view, connect(view, corpus.clock).card, on) for view in views]
+        cards = [connect(view, corpus.clock, sending=False).card for view in views]
+        decisions = [
+            one for view, card in zip(views, cards, strict=True) for one in decisions_for(corpus, view, card, on)
+        ]
         made = make_seal(corpus, task, find_selection(corpus, dataset), *decisions)
     if as_json:
         emit(
@@ -183,7 +188,9 @@ def seal(dataset: str, spec: Path, corpus_folder: Path, as_json: bool) -> None:
 )
 @click.option("--split", show_default="train", help="With --to chat: the split that is written; one at a time.")
 @click.option(
-    "--spec", type=click.Path(path_type=Path, dir_okay=False), help="The task spec; needed by all but --to chat."
+    "--spec",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The task spec; with --to chat, where it is to be judged by another intended use, or by its terms_files.",
 )
 @corpus_option
 @json_option
@@ -195,20 +202,23 @@ def export(
     With --to chat, OUT ends in .jsonl or .parquet.
     """
     if kind == "chat":
-        _export_chat(dataset, out, split or "train", corpus_folder, as_json=as_json)
+        _export_chat(dataset, out, split or "train", spec, corpus_folder, as_json=as_json)
     elif spec is None or split is not None:
         raise UsageError(f"--to {kind} is about the whole dataset: give the --spec it was made with, and no --split")
     else:
         _export_document(dataset, out, kind, spec, corpus_folder, as_json=as_json)
 
 
-def _export_chat(dataset: str, out: Path, split: str, corpus_folder: Path, *, as_json: bool) -> None:
+def _export_chat(dataset: str, out: Path, split: str, spec: Path | None, corpus_folder: Path, *, as_json: bool) -> None:
     with existing(corpus_folder, reading=True) as corpus:
         from corpusgen.export.chat import export_chat
-        from corpusgen.stages.sealing import sealed_dataset
+        from corpusgen.stages.exporting import note_export, rows_to_export
+        from corpusgen.stages.task import load_task
 
         # Never two splits in one file: nobody could tell them apart there, and would train on both.
-        made = export_chat([sealed_dataset(corpus, dataset).file(split)], out)
+        sealed, paths = rows_to_export(corpus, dataset, split, None if spec is None else load_task(spec))
+        made = export_chat(paths, out)
+        note_export(corpus, sealed, "chat", split, made.path, made.rows)
     if as_json:
         emit({"out": str(made.path), "kind": "chat", "split": split, "rows": made.rows, "skipped": dict(made.skipped)})
     else:

@@ -18,6 +18,7 @@ from corpusgen.cli.options import (
     plan_told,
     spec_argument,
     tell_other_models,
+    tell_put_aside,
 )
 from corpusgen.errors import PartialFailure
 
@@ -45,6 +46,7 @@ def distill(
         board = Board(current=lambda: job.run)
         found = work(board, lambda: the_job(job, caps=caps, watch=board.watch, report=report), quiet=quiet)
     tell_other_models(found["other_models"])
+    tell_put_aside(found["put_aside"])
     if as_json:
         emit(found)
     else:

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from corpusgen.cli.options import amount, corpus_option, counted, emit, existing, harmless, json_option, money
+
+if TYPE_CHECKING:
+    from corpusgen.store.query import QueryResult
 
 
 @click.command()
@@ -45,6 +48,17 @@ def status(corpus_folder: Path, as_json: bool) -> None:
         click.echo(f"  dataset {one['dataset']}: {one['status']}, {one['rows']} rows")
     for one in found["students"]:
         click.echo(f"  student {one['student_id']} of {one['dataset']}")
+    for one in found["erasures"]:
+        click.echo(harmless(_erasure_line(one)))
+
+
+def _erasure_line(one: Mapping[str, Any]) -> str:
+    if one["unfinished"]:
+        return f"  erasure {one['erasure_id']} is unfinished; corpusgen erase brings it to its end"
+    revoked = f", revoked {', '.join(one['revoked'])}" if one["revoked"] else ""
+    retrain = f", students to retrain or retire: {', '.join(one['retrain'])}" if one["retrain"] else ""
+    took = f"took out {counted(one['records'], 'record')} by {one['selector']}"
+    return f"  erasure {one['erasure_id']} of {one['erased']} by {one['by']} {took}{revoked}{retrain}"
 
 
 def _model_lines(models: list[Mapping[str, Any]] | None) -> Iterator[str]:
@@ -55,6 +69,9 @@ def _model_lines(models: list[Mapping[str, Any]] | None) -> Iterator[str]:
         if one["another"]:
             told = f"{counted(one['records'], 'record')} of {one['teacher']} came from another model"
             yield f"  {told}: {shorten(harmless(one['served']), 200)}"
+        if one["aside"]:
+            told = f"{counted(one['aside'], 'record')} of {one['teacher']} put aside"
+            yield f"  {told}, in no dataset: nobody checked the terms of {shorten(harmless(one['served']), 200)}"
 
 
 def _drop_line(one: Mapping[str, Any]) -> str:
@@ -86,8 +103,16 @@ def balance_line(one: Mapping[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("sql")
+@click.argument("sql", required=False)
 @corpus_option
+@click.option(
+    "--schema",
+    "described",
+    metavar="[TABLE]",
+    is_flag=False,
+    flag_value="",
+    help="Say what the tables and their columns mean, all or one; ask nothing.",
+)
 @click.option(
     "--format",
     "kind",
@@ -101,26 +126,55 @@ def balance_line(one: Mapping[str, Any]) -> str:
 @click.option("--memory-mb", type=click.IntRange(min=256), default=2048, show_default=True, help="Memory limit.")
 @json_option
 def query(
-    sql: str, corpus_folder: Path, kind: str, out: Path | None, seconds: float, memory_mb: int, as_json: bool
+    sql: str | None,
+    corpus_folder: Path,
+    described: str | None,
+    kind: str,
+    out: Path | None,
+    seconds: float,
+    memory_mb: int,
+    as_json: bool,
 ) -> None:
     """Answer one SQL question about the corpus.
 
-    Tables: records, runs, calls, balances, batches, reconciliations, drops, decisions, shards, datasets, students. The
+    Tables: records, runs, calls, balances, batches, reconciliations, drops, remarks, findings, decisions, shards,
+    datasets, students, and the lineage: terms, sources, record_requests, v_touch …; --schema says what is in each. The
     question runs in a process of its own over a copy in memory, so no statement can harm the corpus.
     """
+    if described is not None:
+        _describe(described, sql, as_json=as_json)
+        return
+    if sql is None:
+        raise click.UsageError("give a question in SQL, or --schema to see what can be asked")
     if as_json and (kind not in ("table", "json") or out is not None):
         raise click.UsageError("--json prints one object: leave --format and --out out, or --json")
     if kind == "parquet" and out is None:
         raise click.UsageError("--format parquet needs --out FILE")
     with existing(corpus_folder, reading=True) as corpus:
         from corpusgen.stages.looking import ask_sql
-        from corpusgen.store.durable import write_file
         from corpusgen.store.query import QueryLimits
-        from corpusgen.store.tabulate import tabulate, write_parquet
 
         result = ask_sql(corpus, sql, QueryLimits(seconds=seconds, memory_mb=memory_mb))
     if result.truncated and not as_json:
         click.echo(f"note: cut off after {len(result.table):,} rows; ask for fewer", err=True)
+    _show(result, kind, out, as_json=as_json)
+
+
+def _describe(table: str, sql: str | None, *, as_json: bool) -> None:
+    if sql is not None:
+        raise click.UsageError("--schema asks nothing: leave the question out, or --schema TABLE")
+    from corpusgen.stages.guide import guide_json, guide_lines
+
+    if as_json:
+        emit(guide_json(table or None))
+    else:
+        click.echo("\n".join(guide_lines(table or None)))
+
+
+def _show(result: QueryResult, kind: str, out: Path | None, *, as_json: bool) -> None:
+    from corpusgen.store.durable import write_file
+    from corpusgen.store.tabulate import tabulate, write_parquet
+
     if kind == "parquet" and out is not None:
         write_parquet(result, out)
     elif out is not None:

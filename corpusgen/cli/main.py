@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -13,26 +14,35 @@ from corpusgen.cli.options import tell_error
 from corpusgen.errors import CorpusgenError, Interrupted
 
 COMMANDS = {
+    "audit": "audit",
     "budget": "budget",
+    "checkpoint": "prove",
     "distill": "distill",
     "evaluate": "student",
     "diff": "dataset",
+    "erase": "erase",
     "export": "dataset",
     "gc": "verify",
+    "import": "importing",
     "init": "init",
     "mock-teacher": "mock_teacher",
     "plan": "run",
+    "policy": "policy",
     "predict": "student",
+    "prove": "prove",
     "query": "look",
     "reconcile": "reconcile",
+    "release": "release",
     "run": "run",
     "schema": "init",
     "seal": "dataset",
     "select": "dataset",
     "status": "look",
     "teachers": "teachers",
+    "terms": "terms",
     "train": "student",
     "verify": "verify",
+    "why": "why",
 }
 
 
@@ -46,7 +56,8 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"corpusgen.cli.{COMMANDS[cmd_name]}")
-        command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        command = getattr(module, f"{name}_" if iskeyword(name) else name)
         assert isinstance(command, click.Command)
         return command
 

@@ -70,20 +70,20 @@ def parse_caps(text: str, told: str, *, none: bool = False) -> dict[Unit, int | 
 
 
 @contextmanager
-def opened(folder: Path, *, reading: bool = False) -> Iterator[Corpus]:
+def opened(folder: Path, *, reading: bool = False, erasing: bool = False) -> Iterator[Corpus]:
     """The corpus in a folder, made if it is not there."""
     from corpusgen.corpus import Corpus
 
-    with Corpus.open(folder, reading=reading) as corpus:
+    with Corpus.open(folder, reading=reading, erasing=erasing) as corpus:
         yield corpus
 
 
 @contextmanager
-def existing(folder: Path, *, reading: bool = False) -> Iterator[Corpus]:
+def existing(folder: Path, *, reading: bool = False, erasing: bool = False) -> Iterator[Corpus]:
     """A corpus that is there already, with ``reading`` writable or not. Raises UsageError where there is none."""
     if not is_there(folder):
         raise UsageError(f"no corpus in {str(folder)!r}; name one with --corpus, or make one with corpusgen run")
-    with opened(folder, reading=reading) as corpus:
+    with opened(folder, reading=reading, erasing=erasing) as corpus:
         yield corpus
 
 
@@ -124,6 +124,12 @@ def tell_other_models(found: Mapping[str, int]) -> None:
     """Warn of answers that came from another model than the one asked, once for each."""
     for name, number in found.items():
         click.echo(f"warning: {counted(number, 'answer')} came from another model: {harmless(name)}", err=True)
+
+
+def tell_put_aside(found: Mapping[str, int]) -> None:
+    """Warn of answers that are kept and go into no dataset, with why."""
+    for why, number in found.items():
+        click.echo(f"warning: {counted(number, 'answer')} put aside, in no dataset: {harmless(why)}", err=True)
 
 
 def harmless(text: str) -> str:

@@ -21,10 +21,11 @@ from corpusgen.cli.options import (
     spec_argument,
     tell_error,
     tell_other_models,
+    tell_put_aside,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from corpusgen.corpus import Corpus
     from corpusgen.fields import Unit
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 @json_option
 def plan(spec: Path, corpus_folder: Path, budget: str | None, as_json: bool) -> None:
     """Say what a run would ask, cost and take, and whether the terms allow it. Sends nothing."""
-    from corpusgen.stages.opening import refusal
+    from corpusgen.stages.deciding import refusal
     from corpusgen.stages.planning import plan as make_plan
     from corpusgen.stages.task import load_task
 
@@ -52,7 +53,9 @@ def plan(spec: Path, corpus_folder: Path, budget: str | None, as_json: bool) -> 
     if not as_json:
         click.echo(_told(made))
     if made.decision.outcome != "allow":
-        refused = refusal(task, made.decision)
+        with existing_or_empty(corpus_folder) as corpus:
+            every = [one for part in made.teachers for one in part.decisions]
+            refused = refusal(corpus, task, made.decision, every)
         plan_too = made.to_json() if as_json else None
         tell_error(type(refused).__name__, str(refused), refused.exit_code, as_json=as_json, more=plan_too)
         raise click.exceptions.Exit(refused.exit_code)
@@ -67,7 +70,7 @@ def _told(made: Plan) -> str:
     lines = [
         (
             "teacher",
-            f"{made.teacher}: {made.decision.outcome} under {', '.join(made.decision.terms_ids) or 'no terms'}",
+            f"{made.teacher}: {_verdict(made)} under {', '.join(made.decision.terms_ids) or 'no terms'}",
         ),
         ("requests", f"{_to_send(made)}; {figures['known']:,} of {figures['requests']:,} are answered already"),
         *([("", f"up to {most:,} with questions asked again")] if most > made.requests.low else []),
@@ -86,9 +89,16 @@ def _told(made: Plan) -> str:
             if split.read
         ),
         *(_teacher(one) for one in made.teachers if len(made.teachers) > 1),
+        *_rights(made),
         *(("duty", duty) for duty in figures["duties"]),
     ]
     return "\n".join(f"{name:<9} {said}" for name, said in lines)
+
+
+def _verdict(made: Plan) -> str:
+    """What the terms say; of several teachers, about whom."""
+    outcome, named = made.decision.outcome, made.decision.teacher.name
+    return outcome if outcome == "allow" or made.teacher == named else f"{outcome}, for {named},"
 
 
 def _dropped(split: SplitPlan) -> str:
@@ -114,6 +124,19 @@ def _teacher(one: TeacherPlan) -> tuple[str, str]:
         f" {money(dollars['likely'])}; {_seconds(figures['wall_s'])}; {one.decision.outcome}"
     )
     return one.role, told
+
+
+def _rights(made: Plan) -> Iterator[tuple[str, str]]:
+    """What the terms say of each teacher in each role, where that is more than one word; and what a refusal saves."""
+    every = [(part, one) for part in made.teachers for one in part.decisions]
+    if len(every) == 1 and every[0][1].outcome == "allow":
+        return
+    for part, one in every:
+        rules = sorted({reason.rule for reason in one.reasons if reason.outcome != "allow"})
+        yield "rights", f"{part.name} as {one.role}: {one.outcome}" + (f" ({', '.join(rules)})" if rules else "")
+    for part in made.teachers:
+        if part.decision.outcome != "allow":
+            yield "refused", f"asking {part.name} would have cost {money(round(part.microusd.likely))}; nothing is sent"
 
 
 def _seconds(range_: dict[str, int] | None) -> str:
@@ -186,6 +209,7 @@ def run(
         )
         came_to = _came_to(made, corpus, opened_runs[0].run_id) if made else {}
     tell_other_models(found["other_models"])
+    tell_put_aside(found["put_aside"])
     if as_json:
         emit(found | ({"plan": came_to} if made else {}))
     else:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def teachers() -> None:
-    """List, check and install teachers."""
+    """List, add, check and install teachers."""
 
 
 @teachers.command("list")
@@ -38,6 +38,57 @@ def list_(as_json: bool) -> None:
     for one in offers:
         state = "installed" if one.installed else "not installed"
         click.echo(f"{one.name:<28} {one.route:<12} {one.provider:<14} {'free' if one.free else 'priced':<7} {state}")
+
+
+@teachers.command()
+@click.argument("name")
+@click.option("--base-url", required=True, help="Address of the server, up to and with /v1.")
+@click.option("--provider", required=True, help="Who runs it, as the terms registry spells it.")
+@click.option("--route", required=True, type=click.Choice(["api", "aggregator", "cloud", "self_hosted"]))
+@click.option(
+    "--terms",
+    multiple=True,
+    required=True,
+    metavar="FILE|ID",
+    help="Terms it is under: ids, or a .yaml file of documents that is added to your own; may be repeated.",
+)
+@click.option("--key-env", help="Name of the environment variable that holds the key.")
+@corpus_option
+@json_option
+def add(
+    name: str,
+    base_url: str,
+    provider: str,
+    route: Literal["api", "aggregator", "cloud", "self_hosted"],
+    terms: tuple[str, ...],
+    key_env: str | None,
+    corpus_folder: Path,
+    as_json: bool,
+) -> None:
+    """Add an OpenAI-compatible server under a NAME of your own, with its terms; specs then ask NAME/MODEL.
+
+    It is written to the file that CORPUSGEN_TEACHERS names, or to teachers.yaml in corpusgen's settings folder. Its
+    terms are pinned: where others bind it as well, it is not asked.
+    """
+    from corpusgen.corpus import utc_now
+    from corpusgen.stages.enrolling import enrol
+
+    with _corpus_here(corpus_folder, reading=True) as corpus:
+        made = enrol(
+            corpus,
+            name,
+            base_url=base_url,
+            provider=provider,
+            route=route,
+            terms=terms,
+            key_env=key_env,
+            on=utc_now().date(),
+        )
+    if as_json:
+        emit(made.row.model_dump(mode="json", exclude_defaults=True) | {"file": str(made.file)})
+    else:
+        pinned = ", ".join(made.row.terms)
+        click.echo(f"{made.file}: {made.row.name}/MODEL at {base_url}, under {pinned}. Not legal advice.")
 
 
 @teachers.command()
@@ -89,7 +140,8 @@ def check(
     task = load_task(Path(target)) if of_spec else None
     named = None if task is not None else _named(target, base_url, key_env, api)
     views = (None,) if task is None else task.of_each_teacher
-    every = [check_named(_sure(named)) if view is None else check_teacher(view) for view in views]
+    with _corpus_here(corpus_folder, reading=True) as corpus:
+        every = [check_named(_sure(named)) if view is None else check_teacher(view, corpus) for view in views]
     probes: list[Probe | None] = [None] * len(every)
     if live:
         with _corpus_here(corpus_folder) as corpus:
@@ -131,10 +183,10 @@ def _sure(named: TeacherSpec | None) -> TeacherSpec:
 
 
 @contextmanager
-def _corpus_here(folder: Path) -> Iterator[Corpus | None]:
+def _corpus_here(folder: Path, *, reading: bool = False) -> Iterator[Corpus | None]:
     given = click.get_current_context().get_parameter_source("corpus_folder") is not ParameterSource.DEFAULT
-    if given or (folder / "journal.sqlite").exists():
-        with opened(folder) as corpus:
+    if (given and not reading) or (folder / "journal.sqlite").exists():
+        with opened(folder, reading=reading) as corpus:
             yield corpus
     else:
         yield None

@@ -12,7 +12,8 @@ from corpusgen.cli.options import corpus_option, counted, emit, existing, harmle
 from corpusgen.errors import CorpusDamaged, UsageError
 
 if TYPE_CHECKING:
-    from corpusgen.stages.verifying import Finding
+    from corpusgen.stages.finding import Finding
+    from corpusgen.stages.ledger_checks import LedgerChecked
 
 
 @click.command()
@@ -26,28 +27,65 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Check a file of corpusgen budget export instead.",
 )
+@click.option(
+    "--events",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Check a file of corpusgen checkpoint --export instead; no corpus is needed.",
+)
+@click.option(
+    "--checkpoint",
+    "earlier",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A checkpoint that was kept elsewhere: the ledger must go on from it.",
+)
+@click.option(
+    "--key",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The public key that you were told by another way: only what it signed counts as signed.",
+)
 @json_option
-def verify(corpus_folder: Path, repair: bool, ledger: Path | None, as_json: bool) -> None:
-    """Check everything against the journal: money, requests, shards, manifest, sealed datasets.
+def verify(
+    corpus_folder: Path,
+    repair: bool,
+    ledger: Path | None,
+    events: Path | None,
+    earlier: Path | None,
+    key: Path | None,
+    as_json: bool,
+) -> None:
+    """Check everything against the journal: money, requests, shards, manifest, sealed datasets, the signed ledger.
 
     Changes nothing without --repair. That writes again, from the stored replies, what is lost or damaged, if it comes
     out with the bytes that were committed; the damaged files go to the folder damaged/ in the corpus.
     """
     if repair and ledger is not None:
         raise UsageError("--repair and --ledger exclude each other: use one after the other")
+    if events is not None and (repair or ledger is not None):
+        raise UsageError("--events checks a file alone: use it without --repair and --ledger")
+    if ledger is not None and (earlier is not None or key is not None):
+        raise UsageError(
+            "--checkpoint and --key are about the ledger of events, --ledger about the books: use one after the other"
+        )
     if ledger is not None:
         _verify_ledger(corpus_folder, ledger, as_json=as_json)
         return
+    if events is not None:
+        _verify_events(events, earlier, key, as_json=as_json)
+        return
     with existing(corpus_folder, reading=not repair) as corpus:
-        from corpusgen.stages.verifying import orphans
-        from corpusgen.stages.verifying import verify as check
+        from corpusgen.stages.ledger_checks import kept_checkpoint, key_of
+        from corpusgen.stages.verifying import orphans, verified
 
         repaired: list[dict[str, Any]] = []
         if repair:
             from corpusgen.stages.repairing import repair as mend
 
             repaired = [one.to_json() for one in mend(corpus)]
-        findings = check(corpus)
+        known = [] if earlier is None else [kept_checkpoint(earlier)]
+        checked = verified(corpus, known, None if key is None else key_of(key))
         left = [str(path) for path in orphans(corpus)]
     more: dict[str, Any] = {"orphans": left} | ({"repaired": repaired} if repair else {})
     if not as_json:
@@ -56,7 +94,8 @@ def verify(corpus_folder: Path, repair: bool, ledger: Path | None, as_json: bool
             click.echo(f"{'repaired' if one['repaired'] else 'not repaired'} {one['path']}: {one['message']}{kept}")
         if left:
             click.echo(f"{counted(len(left), 'file')} no commit knows; corpusgen gc removes them")
-    _tell(f"{corpus_folder}: {_unlike(findings)} committed", findings, more, as_json=as_json)
+    more |= _signed(checked, as_json=as_json)
+    _tell(f"{corpus_folder}: {_unlike(checked.findings)} committed", checked.findings, more, as_json=as_json)
 
 
 def _verify_ledger(corpus_folder: Path, ledger: Path, *, as_json: bool) -> None:
@@ -69,6 +108,23 @@ def _verify_ledger(corpus_folder: Path, ledger: Path, *, as_json: bool) -> None:
             click.echo(f"note: {note}", err=True)
     more = {"rows": checked.rows, "notes": checked.notes}
     _tell(f"{ledger}: {_unlike(checked.findings)} exported", checked.findings, more, as_json=as_json)
+
+
+def _verify_events(events: Path, earlier: Path | None, key: Path | None, *, as_json: bool) -> None:
+    from corpusgen.stages.ledger_checks import events_checked, key_of
+
+    checked = events_checked(events, earlier, None if key is None else key_of(key))
+    more = {"events": str(events)} | _signed(checked, as_json=as_json)
+    _tell(f"{events}: {_unlike(checked.findings)} signed", checked.findings, more, as_json=as_json)
+
+
+def _signed(checked: LedgerChecked, *, as_json: bool) -> dict[str, Any]:
+    """By whom and up to where the ledger is signed: always told, since "sound" does not say it."""
+    if not as_json:
+        click.echo(harmless(str(checked.covered)))
+        for note in checked.notes:
+            click.echo(harmless(f"note: {note}"), err=True)
+    return {"signed": checked.covered.to_json(), "notes": list(checked.notes)}
 
 
 def _unlike(findings: Sequence[Finding]) -> str:

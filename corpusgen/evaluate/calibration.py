@@ -8,7 +8,7 @@ confidence honest; it changes no answer.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -37,6 +37,8 @@ class Calibration:
     kind: CalibrationKind
     vector: tuple[float, ...]
     temperature: float = 1.0
+    runs: tuple[str, ...] = field(default=(), compare=False)
+    """The runs whose answers it was made from; empty where an earlier version did not keep them."""
 
     def apply(self, logprobs: Floats) -> Floats:
         """Normalised log-probabilities (n x k). A missing label (NaN) gets none; a row of nothing stays NaN."""
@@ -44,12 +46,18 @@ class Calibration:
 
     def to_json(self) -> dict[str, Json]:
         """The calibration as a dataset's manifest keeps it."""
-        return {"kind": self.kind, "vector": list(self.vector), "temperature": self.temperature}
+        told: dict[str, Json] = {"kind": self.kind, "vector": list(self.vector), "temperature": self.temperature}
+        return told | ({"runs": list(self.runs)} if self.runs else {})
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Json]) -> Calibration:
         """What ``to_json`` gave."""
-        return cls(kind=fields["kind"], vector=tuple(fields["vector"]), temperature=fields["temperature"])
+        return cls(
+            kind=fields["kind"],
+            vector=tuple(fields["vector"]),
+            temperature=fields["temperature"],
+            runs=tuple(fields.get("runs", ())),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

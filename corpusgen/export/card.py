@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import yaml
 
+_ADVICE = "Terms, licences and duties are told as a program read them. Not legal advice."
 _SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -41,6 +43,8 @@ class CardSplit:
     name: str
     pattern: str
     rows: int
+    config: str = "default"
+    """The configuration it belongs to; empty: none, because it holds no row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,16 @@ class CardSource:
     records: int | None
     notice: str | None = None
     """Licence text or notice that must go along with every copy."""
+    generated_by: tuple[str, ...] = ()
+    """Terms documents of the models that wrote it, where models did."""
+    rightsholder: str | None = None
+    acquisition: str | None = None
+    acquired: date | None = None
+    copyright_status: str | None = None
+    personal_data: tuple[str, ...] = ()
+    """Classes of personal data it is said to hold."""
+    lawful_basis: str | None = None
+    processing_regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +137,10 @@ class CardFacts:
     spend: CardSpend | None = None
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Records per label, by split."""
+    configs: Mapping[str, str] = field(default_factory=dict)
+    """The licence of the rows of each configuration, where there are several."""
+    imported: int = 0
+    """Rows that came from outside, which nobody was asked for."""
     how_made: tuple[str, ...] = ()
     limitations: tuple[str, ...] = ()
     personal_data: str | None = None
@@ -157,7 +175,8 @@ def card(facts: CardFacts) -> str:
         _inline(facts.description or "") or "_No description was given._",
         _what_it_is(facts),
         _section("Teachers", _teachers(facts.teachers)),
-        _section("Duties", _duties(facts.duties)),
+        _section("Duties", f"{_duties(facts.duties)}\n\n_{_ADVICE}_"),
+        _section("Configurations by licence", _configs(facts)),
         _section("Sources", _sources(facts.sources)),
         _section("What it cost", _spend(facts.spend)),
         _section("Label balance", _labels(facts.labels)) if facts.labels else "",
@@ -183,11 +202,14 @@ def _front_matter(facts: CardFacts) -> str:
     matter |= {
         "pretty_name": f"{facts.name} {facts.version}",
         "language": list(facts.languages),
-        "tags": ["synthetic", "corpusgen", "distillation"],
-        "annotations_creators": ["machine-generated"],
+        "tags": [*(["synthetic"] if facts.imported < facts.rows else []), "corpusgen", "distillation"],
+        "annotations_creators": ["machine-generated"] if facts.imported < facts.rows else [],
         "task_categories": list(facts.task_categories),
         "size_categories": [_size(facts.rows)],
-        "configs": [{"config_name": "default", "data_files": _data_files(facts.splits)}],
+        "configs": [
+            {"config_name": name, "data_files": _data_files([one for one in facts.splits if one.config == name])}
+            for name in dict.fromkeys(split.config for split in facts.splits if split.config)
+        ],
     }
     filled = {name: value for name, value in matter.items() if value}
     return f"---\n{yaml.safe_dump(filled, sort_keys=False, allow_unicode=True, width=1_000)}---"
@@ -206,13 +228,26 @@ def _size(rows: int) -> str:
 
 
 def _what_it_is(facts: CardFacts) -> str:
-    splits = ", ".join(f"{split.rows:,} {_inline(split.name)}" for split in facts.splits)
+    rows = Counter[str]()
+    for split in facts.splits:
+        rows[split.name] += split.rows
+    splits = ", ".join(f"{number:,} {_inline(name)}" for name, number in rows.items())
     summary = (
-        f"{facts.rows:,} records ({splits}); the answers were written by models, not by people. "
+        f"{facts.rows:,} records ({splits}); {written_by(facts)} "
         f"Licence: `{_code(facts.licence_expression)}`. Sealed {facts.created_time:%Y-%m-%d %H:%M} UTC, "
         f"record columns version {facts.columns_version}."
     )
     return "\n\n".join(filter(None, [summary, _identity(facts)]))
+
+
+def written_by(facts: CardFacts) -> str:
+    """Who wrote the answers, in a sentence that goes on from the number of records."""
+    if not facts.imported:
+        return "the answers were written by models, not by people."
+    if facts.imported == facts.rows:
+        return "all of them came from outside, and who wrote them is told with their source."
+    told = "the answers of the others were written by models, not by people."
+    return f"{facts.imported:,} of them came from outside; {told}"
 
 
 def _identity(facts: CardFacts) -> str:
@@ -253,7 +288,38 @@ def _sources(sources: Sequence[CardSource]) -> str:
         )
         for source in sources
     ]
-    return _table(("Source", "Title", "Licence", "Where", "Records"), rows)
+    tables = [_table(("Source", "Title", "Licence", "Where", "Records"), rows)]
+    told = [(source.source_id, *about) for source in sources if any(about := told_of(source).values())]
+    tables.append(_table(("Source", *told_of(sources[0])), told) if told else "")
+    return "\n\n".join(filter(None, tables))
+
+
+def told_of(source: CardSource) -> dict[str, str]:
+    """What a spec says of a source beside its licence, by what a reader calls it; empty where it says nothing."""
+    return {
+        "Rightsholder": source.rightsholder or "",
+        "Acquired": " ".join(
+            filter(None, [source.acquisition, None if source.acquired is None else f"{source.acquired}"])
+        ),
+        "Copyright": source.copyright_status or "",
+        "Personal data": ", ".join(source.personal_data),
+        "Lawful basis": source.lawful_basis or "",
+        "Regions": ", ".join(source.processing_regions),
+        "Written by models under": ", ".join(source.generated_by),
+    }
+
+
+def _configs(facts: CardFacts) -> str:
+    """Which files are under which licence, where they are not all under the same."""
+    if not facts.configs:
+        return ""
+    rows = [
+        (name, licence, ", ".join(f"{one.rows:,} {one.name}" for one in facts.splits if one.config == name))
+        for name, licence in facts.configs.items()
+    ]
+    load = f'load_dataset(folder, "{next(iter(facts.configs))}")'
+    told = f"Rows under unlike licences lie in files of their own; `{load}` reads those of one."
+    return told + "\n\n" + _table(("Configuration", "Licence of its rows", "Rows"), rows)
 
 
 def _spend(spend: CardSpend | None) -> str:

@@ -74,7 +74,7 @@ def _of_card(card: CardFacts) -> Iterator[Missing]:
     yield from _of_licence("licence_expression", card.licence_expression)
     if card.rows < 1:
         yield Missing(field="rows", message="the dataset is empty")
-    if not card.teachers:
+    if not card.teachers and card.imported < card.rows:
         yield Missing(field="teachers", message="nobody is named who wrote the rows")
     for teacher in card.teachers:
         yield from _of_teacher(teacher)
@@ -93,27 +93,32 @@ def _of_licence(field: str, expression: str) -> Iterator[Missing]:
         yield Missing(field=field, message="there is no licence")
     for name in names:
         if name.casefold() in _NOBODY_SAID:
-            yield Missing(field=field, message=f"{name!r} says that nobody knows the licence")
+            message = f"{name!r} says that nobody knows the licence; find it out and write its SPDX identifier"
+            yield Missing(field=field, message=message)
         elif not _LICENCE.fullmatch(name):
-            yield Missing(field=field, message=f"{name!r} is no SPDX identifier and no LicenseRef-…")
+            message = f"{name!r} is no SPDX identifier and no LicenseRef-…; write one, such as CC-BY-4.0"
+            yield Missing(field=field, message=message)
 
 
 def _of_teacher(teacher: CardTeacher) -> Iterator[Missing]:
     field = f"teachers.{teacher.name}"
     if not teacher.model.strip():
         yield Missing(field=field, message="the model is not named")
-    if not teacher.terms:
-        yield Missing(field=field, message="none of its terms are in the registry; name them under terms_files")
+    if not teacher.terms and teacher.route != "imported":  # what people wrote is under the licence of its source alone
+        message = "none of its terms are in the registry; name them under terms_files"
+        yield Missing(field=field, message=message)
     for terms in teacher.terms:
         if not terms.version.strip():
-            yield Missing(field=f"{field}.{terms.terms_id}", message="the version of the terms is not told")
+            message = "the version of the terms is not told; write version: in their terms file"
+            yield Missing(field=f"{field}.{terms.terms_id}", message=message)
         if not terms.spdx.strip():
-            yield Missing(field=f"{field}.{terms.terms_id}", message="the terms have no licence name")
+            message = "the terms have no licence name; write spdx: in their terms file"
+            yield Missing(field=f"{field}.{terms.terms_id}", message=message)
 
 
 def _of_source(source: CardSource) -> Iterator[Missing]:
     if not source.title.strip():
-        yield Missing(field=f"sources.{source.source_id}", message="the source has no title")
+        yield Missing(field=f"sources.{source.source_id}", message="the source has no title; write title: its name")
     yield from _of_licence(f"sources.{source.source_id}", source.licence)
 
 

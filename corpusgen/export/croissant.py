@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from corpusgen.export.card import CardSource, CardTeacher
+from corpusgen.export.card import CardFacts, CardSource, CardTeacher, written_by
 from corpusgen.export.completeness import ON_SPDX_LIST, licences_in
 from corpusgen.export.facts import NOT_LEGAL_ADVICE, Column, ColumnKind, DataFile, DatasetFacts, Document
 from corpusgen.records import Json
@@ -142,7 +142,7 @@ def _description(facts: DatasetFacts) -> str:
     return " ".join(
         [
             card.description or "No description was given.",
-            f"{card.rows} records written by models, not by people.",
+            f"{card.rows} records written by models, not by people." if not card.imported else _of_both(card),
             f"Licence: {card.licence_expression}.",
             f"Manifest sha256 {facts.manifest_sha256}, Merkle root {card.merkle_root}.",
             NOT_LEGAL_ADVICE,
@@ -169,7 +169,7 @@ def _licence_url(name: str) -> str:
 
 def _responsible(facts: DatasetFacts) -> dict[str, Json]:
     said: dict[str, Json] = {
-        "rai:dataCollection": "Prompts were made of the sources' texts, and every row is one teacher's answer to one.",
+        "rai:dataCollection": _collection(facts),
         "rai:dataCollectionType": sorted({_way(teacher) for teacher in facts.writers}),
         "rai:dataCollectionTimeFrame": [
             moment.isoformat() for moment in (facts.asked_from, facts.asked_until) if moment is not None
@@ -192,6 +192,19 @@ def _responsible(facts: DatasetFacts) -> dict[str, Json]:
     return {name: value for name, value in said.items() if value}
 
 
+def _of_both(card: CardFacts) -> str:
+    return f"{card.rows} records; {written_by(card)}"
+
+
+def _collection(facts: DatasetFacts) -> str:
+    told = "Prompts were made of the sources' texts, and every row is one teacher's answer to one."
+    imported = facts.card.imported
+    if not imported:
+        return told
+    outside = f"{imported} rows came from outside as they are, and nobody was asked for them."
+    return outside if imported == facts.card.rows else f"{told[:-1]}, but for those from outside: {outside}"
+
+
 def _listed(gaps: Sequence[str]) -> str:
     return ", ".join(gap.partition(": ")[0] for gap in gaps)
 
@@ -202,10 +215,18 @@ def _way(teacher: CardTeacher) -> str:
 
 def _personal(facts: DatasetFacts) -> str:
     found = facts.personal_data
+    said = "".join(
+        f" Source {one.source_id} is said to hold: {', '.join(one.personal_data)}"
+        f" (lawful basis: {one.lawful_basis or 'not told'})."
+        for one in facts.card.sources
+        if one.personal_data
+    )
     if not found.looked_at:
-        return "Nobody looked: no row was searched for personal data."
+        return f"Nobody looked: no row was searched for personal data.{said}"
     kinds = ", ".join(f"{kind} in {rows} rows" for kind, rows in found.kinds.items()) or "none"
-    return f"{found.looked_at} of {facts.card.rows} rows were searched for personal data by rules; found: {kinds}."
+    return (
+        f"{found.looked_at} of {facts.card.rows} rows were searched for personal data by rules; found: {kinds}.{said}"
+    )
 
 
 def _provenance(facts: DatasetFacts) -> dict[str, Json]:
@@ -226,6 +247,23 @@ def _source(source: CardSource) -> dict[str, Json]:
         "prov:label": source.title,
         "license": _licence(source.licence),
         **({"url": source.locator} if source.locator else {}),
+        **_how_it_came(source),
+    }
+
+
+def _how_it_came(source: CardSource) -> dict[str, Json]:
+    """Whose a source is and how it was come by, as far as the spec tells."""
+    holder = {"@type": "prov:Agent", "prov:label": source.rightsholder}
+    way = " ".join(filter(None, [source.acquisition, source.copyright_status]))
+    came = {
+        "@type": "prov:Activity",
+        "prov:label": way.replace("_", " "),
+        **({"prov:endedAtTime": source.acquired.isoformat()} if source.acquired else {}),
+    }
+    return {
+        **({"prov:wasAttributedTo": holder} if source.rightsholder else {}),
+        **({"prov:wasGeneratedBy": came} if way or source.acquired else {}),
+        **({"prov:wasInfluencedBy": list(source.generated_by)} if source.generated_by else {}),
     }
 
 
@@ -291,8 +329,8 @@ def _splits(files: Sequence[DataFile]) -> dict[str, Json]:
         "key": {"@id": "splits/name"},
         "field": fields,
         "data": [
-            {"splits/name": file.split, "splits/url": _SPLITS.get(file.split, f"urn:split:{file.split}")}
-            for file in files
+            {"splits/name": split, "splits/url": _SPLITS.get(split, f"urn:split:{split}")}
+            for split in dict.fromkeys(file.split for file in files)
         ],
     }
 
@@ -300,16 +338,16 @@ def _splits(files: Sequence[DataFile]) -> dict[str, Json]:
 def _records(file: DataFile, columns: Iterable[Column]) -> dict[str, Json]:
     return {
         "@type": "cr:RecordSet",
-        "@id": file.split,
-        "name": file.split,
+        "@id": file.name,
+        "name": file.name,
         "description": f"The {file.rows} rows of {file.path}.",
-        "key": {"@id": f"{file.split}/record_id"},
+        "key": {"@id": f"{file.name}/record_id"},
         "field": [_field(file, column) for column in columns],
     }
 
 
 def _field(file: DataFile, column: Column) -> dict[str, Json]:
-    name = f"{file.split}/{column.name}"
+    name = f"{file.name}/{column.name}"
     made: dict[str, Json] = {"@type": "cr:Field", "@id": name, "name": name}
     if column.repeated:
         made |= {"isArray": True, "arrayShape": "-1"}

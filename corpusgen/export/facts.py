@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final, Literal, TypeAlias
 
 from corpusgen.export.card import CardFacts, CardTeacher
@@ -26,6 +26,13 @@ class DataFile:
     rows: int
     size_bytes: int
     sha256: str
+    bucket: str = ""
+    """The bucket of licences it holds, where rows under unlike licences lie in files of their own."""
+
+    @property
+    def name(self) -> str:
+        """What it is called among the files of its dataset: its split, and its bucket behind it."""
+        return f"{self.split}-{self.bucket}" if self.bucket else self.split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +86,12 @@ class DatasetFacts:
     """Rows by their licence expression."""
     made_with: str
     """corpusgen and its version."""
+    agreements: tuple[str, ...] = ()
+    """What providers have agreed to about personal data, as the spec declares it."""
+    first_used: date | None = None
+    """The day on which a student first learned from it; None: none did in this corpus."""
+    released: tuple[str, ...] = ()
+    """Students that learned from it and were released, with who approved it and what became of it."""
     notes: tuple[str, ...] = field(default=())
     """What a reader of any document has to be told."""
 

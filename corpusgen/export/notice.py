@@ -14,8 +14,7 @@ def notice(facts: DatasetFacts) -> Document:
     text = page(
         f"# NOTICE for {inline(facts.label)}",
         f"_{NOT_LEGAL_ADVICE}_",
-        f"Licence of all records together: `{facts.card.licence_expression.replace('`', '')}`. The answers in this"
-        " dataset were written by AI models, not by people.",
+        f"Licence of all records together: `{facts.card.licence_expression.replace('`', '')}`. {_written_by(facts)}",
         section("Licences of the rows", bullets(f"{name}: {rows:,} rows" for name, rows in facts.licences.items())),
         section("Sources to credit", "\n\n".join(_credit(source) for source in facts.card.sources)),
         section("Models", bullets(_model(facts, teacher) for teacher in facts.card.teachers)),
@@ -27,13 +26,21 @@ def notice(facts: DatasetFacts) -> Document:
     return Document(text=text, not_filled=gaps)
 
 
+def _written_by(facts: DatasetFacts) -> str:
+    imported = facts.card.imported
+    if imported == facts.card.rows:
+        return "All answers in this dataset came from outside; who wrote them is told with their source."
+    told = "The answers in this dataset were written by AI models, not by people"
+    return f"{told}, but for {imported:,} that came from outside." if imported else f"{told}."
+
+
 def not_filled(facts: DatasetFacts) -> tuple[str, ...]:
     """Texts that have to go along and are not held, and names that nobody told."""
     gaps = [
         f"source {source.source_id}: its authors and copyright line"
         + ("" if source.locator else ", and where it is from")
         for source in facts.card.sources
-        if not source.notice
+        if not (source.notice or source.rightsholder)
     ]
     held = {name for source in facts.card.sources if source.notice for name in licences_in(source.licence)}
     others = [name for name in licences_in(facts.card.licence_expression) if name not in held]
@@ -46,7 +53,8 @@ def not_filled(facts: DatasetFacts) -> tuple[str, ...]:
 
 
 def _credit(source: CardSource) -> str:
-    line = f"{inline(source.title)}, licence {inline(source.licence)}"
+    holder = f", {inline(source.rightsholder)}" if source.rightsholder else ""
+    line = f"{inline(source.title)}{holder}, licence {inline(source.licence)}"
     if source.locator:
         line += f", {inline(source.locator)}"
     return f"{line}\n\n{verbatim(source.notice)}" if source.notice else line

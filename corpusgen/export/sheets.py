@@ -82,14 +82,13 @@ def _sheet(title: str, intro: str, entries: Sequence[Entry], facts: DatasetFacts
 
 
 def _eu(facts: DatasetFacts) -> Iterator[Entry]:
-    rows = sum(teacher.records for teacher in facts.writers)
+    rows, asked = sum(teacher.records for teacher in facts.writers), facts.card.rows - facts.card.imported
     yield Entry(
         item="2.5 (1)",
         asks="Was synthetic data made by the provider, or for it, to train directly on the outputs of another AI model,"
         " in particular through distillation or alignment?",
-        answer=f"Yes: {facts.card.rows:,} records are answers of models, made for training a student."
-        + (f" {_judged(facts)}" if facts.judging else ""),
-        missing="" if rows == facts.card.rows else f"the teachers of {facts.card.rows - rows} records",
+        answer=_distilled(facts) + (f" {_judged(facts)}" if facts.judging else ""),
+        missing="" if rows == asked else f"the teachers of {asked - rows} records",
     )
     yield Entry(item="2.5 (2)", asks="Modality of the synthetic data", answer="Text")
     yield Entry(
@@ -107,8 +106,18 @@ def _eu(facts: DatasetFacts) -> Iterator[Entry]:
     yield Entry(
         item="2.5 (5)",
         asks="Comments",
-        answer=f"Prompts were made of: {_titles(facts)}. Cleaning and enriching by AI is outside this section.",
+        answer=f"Prompts were made of: {_titles(facts)}.{_written_by_models(facts)} Cleaning and enriching by AI is"
+        " outside this section.",
     )
+
+
+def _distilled(facts: DatasetFacts) -> str:
+    imported = facts.card.imported
+    told = f"Yes: {facts.card.rows - imported:,} records are answers of models, made for training a student."
+    if not imported:
+        return told
+    outside = f"{imported:,} records came from outside; terms of models that wrote them are told with their source."
+    return outside if imported == facts.card.rows else f"{told} {outside}"
 
 
 def _california(facts: DatasetFacts) -> Iterator[Entry]:
@@ -116,8 +125,8 @@ def _california(facts: DatasetFacts) -> Iterator[Entry]:
     yield Entry(
         item="(1)",
         asks="Sources or owners of the dataset",
-        answer=f"Prompts: {_titles(facts)}. Answers: {_named(facts.writers)}",
-        missing="owners of the sources, and of the dataset",
+        answer=f"Prompts: {_titles(facts)}.{_owners(facts)} Answers: {_named(facts.writers)}",
+        missing=_left(facts, "rightsholder", "owners of the sources, and of the dataset", "owner of the dataset"),
     )
     yield Entry(
         item="(2)",
@@ -130,14 +139,20 @@ def _california(facts: DatasetFacts) -> Iterator[Entry]:
     yield Entry(
         item="(5)",
         asks="Protected by copyright, trademark or patent, or in the public domain",
-        answer=f"Licence of all rows together: {card.licence_expression}",
-        missing="copyright, trademark and patent status of each source and of the answers",
+        answer=f"Licence of all rows together: {card.licence_expression}{_told(facts, 'copyright_status')}",
+        missing=_left(
+            facts,
+            "copyright_status",
+            "copyright, trademark and patent status of each source and of the answers",
+            "trademark and patent status of the sources, and status of the answers",
+        ),
     )
     yield Entry(
         item="(6)",
         asks="Purchased or licensed",
-        answer="Licensed, as the table of sources says; answers under the terms named with the models",
-        missing="whether any source was bought",
+        answer="Licensed, as the table of sources says; answers under the terms named with the models"
+        + _told(facts, "acquisition"),
+        missing=_left(facts, "acquisition", "whether any source was bought", "whether a licensed source was paid for"),
     )
     yield Entry(item="(7)", asks="Personal information in it", answer=_personal(facts), missing=_personal_gap(facts))
     yield Entry(item="(8)", asks="Aggregate consumer information in it")
@@ -149,10 +164,14 @@ def _california(facts: DatasetFacts) -> Iterator[Entry]:
     yield Entry(
         item="(10)",
         asks="Period of collection, and whether it goes on",
-        answer=f"Answers: {_period(facts)}. This sealed version is closed.",
-        missing="when the sources were collected",
+        answer=f"Answers: {_period(facts)}. This sealed version is closed.{_told(facts, 'acquired')}",
+        missing=_left(facts, "acquired", "when the sources were collected", ""),
     )
-    yield Entry(item="(11)", asks="Dates of first use in development")
+    yield Entry(
+        item="(11)",
+        asks="Dates of first use in development",
+        answer="" if facts.first_used is None else f"A student first learned from it on {facts.first_used}.",
+    )
     yield Entry(
         item="(12)",
         asks="Whether synthetic data generation was used or is used continuously",
@@ -166,14 +185,15 @@ def _nist(facts: DatasetFacts) -> Iterator[Entry]:
     yield Entry(
         item="GV-1.2-001",
         asks="Document origin and history of training data and of generated data",
-        answer=f"Every row names teacher, terms, licence, sources, prompt, spec and request; {_period(facts)}.",
+        answer=f"Every row names teacher, terms, licence, sources, prompt, spec and request; {_period(facts)}."
+        + _released(facts),
         missing="origin and history of the teachers' own training data",
     )
     yield Entry(
         item="MP-4.1-010",
         asks="Diligence on the use of training data: intellectual property, privacy",
         answer=f"Terms and licences were judged before anything was asked (registry {facts.registry_digest[:12]},"
-        f" policy {facts.policy_digest[:12]}): {card.licence_expression}. {_personal(facts)}",
+        f" policy {facts.policy_digest[:12]}): {card.licence_expression}. {_personal(facts)}{_agreed(facts)}",
         missing="a review by a lawyer",
     )
     yield Entry(
@@ -227,10 +247,47 @@ def _models(facts: DatasetFacts) -> str:
 
 def _sources(facts: DatasetFacts) -> str:
     rows = [
-        (one.title, one.licence, one.locator or "", "" if one.records is None else f"{one.records:,}")
+        (one.title, one.rightsholder or "", one.licence, one.locator or "", _count(one.records))
         for one in facts.card.sources
     ]
-    return table(("Title", "Licence", "Where", "Records"), rows)
+    return table(("Title", "Rightsholder", "Licence", "Where", "Records"), rows)
+
+
+def _count(records: int | None) -> str:
+    return "" if records is None else f"{records:,}"
+
+
+def _left(facts: DatasetFacts, name: str, missing: str, else_missing: str) -> str:
+    """What a person has to fill in: less where every source tells the field of that name."""
+    told = all(getattr(source, name) not in (None, "unknown") for source in facts.card.sources)
+    return else_missing if told and facts.card.sources else missing
+
+
+def _told(facts: DatasetFacts, name: str) -> str:
+    """What sources tell of themselves in one field, as a sentence; nothing where none does."""
+    told = [(one.source_id, getattr(one, name)) for one in facts.card.sources if getattr(one, name) is not None]
+    words = "; ".join(f"{source} {str(value).replace('_', ' ')}" for source, value in told)
+    return f" Sources ({name.replace('_', ' ')}): {words}." if words else ""
+
+
+def _owners(facts: DatasetFacts) -> str:
+    named = [f"{one.title}: {one.rightsholder}" for one in facts.card.sources if one.rightsholder]
+    return f" Owners: {'; '.join(named)}." if named else ""
+
+
+def _written_by_models(facts: DatasetFacts) -> str:
+    named = [
+        f"{one.title} by models under {', '.join(one.generated_by)}" for one in facts.card.sources if one.generated_by
+    ]
+    return f" Of these, models wrote: {'; '.join(named)}." if named else ""
+
+
+def _agreed(facts: DatasetFacts) -> str:
+    return f" Agreements on personal data: {'; '.join(facts.agreements)}." if facts.agreements else ""
+
+
+def _released(facts: DatasetFacts) -> str:
+    return f" Students of it that were released: {'; '.join(facts.released)}." if facts.released else ""
 
 
 def _origin(facts: DatasetFacts) -> str:
@@ -279,10 +336,21 @@ def _types(facts: DatasetFacts) -> str:
 
 def _personal(facts: DatasetFacts) -> str:
     found = facts.personal_data
+    said = _said_to_hold(facts)
     if not found.looked_at:
-        return "No row was searched for personal data."
+        return f"No row was searched for personal data.{said}"
     kinds = ", ".join(f"{kind} ({rows:,} rows)" for kind, rows in found.kinds.items())
-    return f"{found.looked_at:,} rows were searched by rules; found: {kinds or 'none'}."
+    return f"{found.looked_at:,} rows were searched by rules; found: {kinds or 'none'}.{said}"
+
+
+def _said_to_hold(facts: DatasetFacts) -> str:
+    """What sources say of personal data in them, and why it may be processed."""
+    told = [
+        f"{one.source_id} {', '.join(one.personal_data)} (lawful basis: {one.lawful_basis or 'not told'})"
+        for one in facts.card.sources
+        if one.personal_data
+    ]
+    return f" Sources are said to hold personal data: {'; '.join(told)}." if told else ""
 
 
 def _personal_gap(facts: DatasetFacts) -> str:

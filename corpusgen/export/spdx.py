@@ -16,7 +16,7 @@ from uuid import UUID
 
 import orjson
 
-from corpusgen.export.card import CardSource, CardTeacher, CardTerms
+from corpusgen.export.card import CardSource, CardTeacher, CardTerms, told_of
 from corpusgen.export.completeness import ON_SPDX_LIST, licences_in
 from corpusgen.export.facts import NOT_LEGAL_ADVICE, DataFile, DatasetFacts, Document
 from corpusgen.records import Json
@@ -182,8 +182,10 @@ def _source(graph: _Graph, source: CardSource) -> str:
         name=source.title,
         comment=f"Source {source.source_id}."
         + (f" {source.records} records derive from it." if source.records is not None else "")
-        + (f" Where: {source.locator}" if source.locator else ""),
+        + (f" Where: {source.locator}" if source.locator else "")
+        + "".join(f" {what}: {said}." for what, said in told_of(source).items() if said and what != "Rightsholder"),
         software_primaryPurpose="data",
+        software_copyrightText=source.rightsholder or "",
         software_homePage=source.locator if _is_url(source.locator) else None,
         software_attributionText=[source.notice] if source.notice else [],
         dataset_datasetType=["text"],

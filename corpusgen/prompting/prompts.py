@@ -29,6 +29,8 @@ class Item:
     messages: tuple[Message, ...]
     source_ids: tuple[str, ...]
     gold: str | None
+    parent_ids: tuple[str, ...] = ()
+    """The records of this corpus that it was made from."""
 
 
 @quickly_made
@@ -49,10 +51,10 @@ class Prompt:
 
     @worked_out_once
     def record_id(self) -> str:
-        """Name of the record the (first) answer becomes: sha256 of the split and the request key, in hex."""
+        """Name of the record the (first) answer becomes: sha256 of split, request key and parents, in hex."""
         if self.name is not None:
             return self.name
-        return hashlib.sha256(self.item.split.encode() + self.request.key).hexdigest()
+        return hashlib.sha256(_named(self)).hexdigest()
 
     @worked_out_once
     def count(self) -> int:
@@ -72,7 +74,13 @@ def part_of_prompt(prompt: Prompt, at: int) -> Prompt:
 
 
 def _further_record_id(prompt: Prompt, at: int) -> str:
-    return hashlib.sha256(prompt.item.split.encode() + prompt.request.key + at.to_bytes(2)).hexdigest()
+    return hashlib.sha256(_named(prompt) + at.to_bytes(2)).hexdigest()
+
+
+def _named(prompt: Prompt) -> bytes:
+    # The same question about text of another descent is another record, or its lineage would be the first one's.
+    parents = b"".join(map(bytes.fromhex, prompt.item.parent_ids))
+    return prompt.item.split.encode() + prompt.request.key + parents
 
 
 def asking_for(request: Request, count: int, sample: int) -> Request:
@@ -91,6 +99,8 @@ class Prompter:
     file: PromptFile
     examples: str
     example_sources: tuple[str, ...]
+    example_parents: tuple[str, ...] = ()
+    """Records that worked examples were made from."""
     treat: Callable[[Sequence[str]], Sequence[str]] | None = None
     """What the texts of a seed go through, together, when it is read, such as the masking of personal data."""
     extra_columns: tuple[str, ...] = ()
@@ -112,6 +122,7 @@ class Prompter:
                 [{**row.values, **answer} for row, answer in zip(rows, answers, strict=True)]
             ),
             example_sources=tuple(f"{row.source}#{row.item_id}" for row in rows),
+            example_parents=tuple(dict.fromkeys(parent for row in rows for parent in row.parents)),
         )
 
     def check_seeds(self) -> None:
@@ -160,6 +171,7 @@ class Prompter:
             # The worked examples are in the prompt, so the answer descends from them as well.
             source_ids=(f"{seed.source}#{seed.item_id}", *self.example_sources),
             gold=seed.gold,
+            parent_ids=tuple(dict.fromkeys((*seed.parents, *self.example_parents))),
         )
 
 

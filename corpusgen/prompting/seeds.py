@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from corpusgen.spec import Seeds
 
 BATCH_ROWS = 2_000
 ROWS_AT_ONCE = 128
+_RECORD = re.compile(r"[0-9a-f]{64}")
 _LONGEST_CELL = 2**31 - 1
 """Characters; a text may be as long as it likes, and csv itself stops at 131,072."""
 """Rows held while their ids are looked up together."""
@@ -37,6 +39,10 @@ class Seed:
     row: int
     turns: tuple[Message, ...] = ()
     """The conversation, where the prompt is about one."""
+    parents: tuple[str, ...] = ()
+    """The records it was made from, where the spec names a column that tells."""
+    line: int | None = field(default=None, compare=False)
+    """Where the row stands; Parquet has no lines."""
 
 
 class _Row(NamedTuple):
@@ -60,6 +66,8 @@ def read_seeds(path: Path, seeds: Seeds, needed: tuple[str, ...], room: Turns | 
             source=seeds.source,
             row=row.number,
             turns=() if room is None else turns_of(row.values[COLUMN], room),
+            parents=tuple(text[seeds.parent].split()) if seeds.parent else (),
+            line=row.line,
         )
 
 
@@ -75,9 +83,15 @@ def _sound(path: Path, seeds: Seeds, needed: tuple[str, ...], room: Turns | None
     """The rows with their texts by column, each id once."""
     text_of = _text if room is None else partial(_text_or_turns, room)
     columns = list(dict.fromkeys([seeds.id, *needed, *([seeds.gold] if seeds.gold else [])]))
+    read = columns if seeds.parent is None else list(dict.fromkeys([*columns, seeds.parent]))
     seen = Marks()
-    rows = islice(_rows(path, columns), seeds.limit)
-    for chunk in _chunks((row, {column: text_of(path, row, column) for column in columns}) for row in rows):
+    rows = islice(_rows(path, read), seeds.limit)
+
+    def told(row: _Row) -> _Told:
+        text = {column: text_of(path, row, column) for column in columns}
+        return row, text if seeds.parent is None else text | {seeds.parent: _parents(path, row, seeds.parent)}
+
+    for chunk in _chunks(map(told, rows)):
         new = seen.add([mark_of(text[seeds.id]) for _, text in chunk.rows])
         if not all(new):
             yield from _until_second(path, columns, seeds.id, chunk.rows, new)
@@ -144,6 +158,27 @@ def _text(path: Path, row: _Row, column: str) -> str:
     raise _error(
         path, f"row {row.number} holds {value!r:.60} ({found}); only text and whole numbers are read", row, column
     )
+
+
+def _parents(path: Path, row: _Row, column: str) -> str:
+    """The ids of the records a row was made from, with spaces between them; an empty list says that there are none."""
+    value = row.values.get(column)
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _listed(value)
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(one, str) and _RECORD.fullmatch(one) for one in found):
+        why = "holds the id of a record, 64 hex digits, or a list of such ids ([] says: made from no record)"
+        raise _error(path, f"row {row.number} holds {value!r:.80}; this column {why}", row, column)
+    return " ".join(dict.fromkeys(found))
+
+
+def _listed(text: str) -> object:
+    import orjson
+
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
 
 
 def _text_or_turns(room: Turns, path: Path, row: _Row, column: str) -> str:

@@ -1,8 +1,9 @@
 """What it takes to seal a dataset: complete provenance, one Merkle root over its records, and a manifest.
 
-The tree has the shape of RFC 9162, so one record can later be proved to be in it with a handful of hashes, and a
-signed checkpoint can be put beside the manifest without changing it. A root shows that nothing was edited since it was
-noted down elsewhere; it says nothing about whether the records were true when they were written.
+The tree has the shape of RFC 9162, so one record can later be proved to be in it with a handful of hashes; the
+ledger's event of the sealing has the root and the manifest's digest, and is signed with the ledger. A root shows that
+nothing was edited since it was noted down elsewhere; it says nothing about whether the records were true when they were
+written.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import hmac
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
+from corpusgen.provenance.merkle import MerkleTree
 from corpusgen.records import Json, canonical_json
 
 MANIFEST_SCHEMA = "corpusgen.manifest/1"
@@ -43,6 +45,8 @@ _COUNTED = {
 }
 # SPDX's words for "nobody said" are no licence.
 _NO_LICENCE = ("NOASSERTION", "NONE")
+
+_AS_IT_IS = frozenset({str, int, bool, type(None)})
 
 Row = Mapping[str, object]
 
@@ -76,46 +80,12 @@ class Survey:
     merkle_root: str
     counts: Mapping[str, Mapping[str, int]]
     problems: tuple[SealProblem, ...]
-
-
-@dataclass
-class MerkleTree:
-    """Takes leaves one by one in order and knows the root at any time, with one hash per level in memory."""
-
-    size: int = 0
-    _complete: list[tuple[int, bytes]] = field(default_factory=list)
-
-    def add(self, leaf: bytes) -> None:
-        """Put the next leaf in."""
-        level, node = 0, hashlib.sha256(b"\x00" + leaf).digest()
-        while self._complete and self._complete[-1][0] == level:
-            node = _join(self._complete.pop()[1], node)
-            level += 1
-        self._complete.append((level, node))
-        self.size += 1
-
-    @property
-    def root(self) -> str:
-        """The root of the leaves so far, in hex; without leaves, the hash of nothing."""
-        if not self._complete:
-            return hashlib.sha256().hexdigest()
-        node = self._complete[-1][1]
-        for _, left in reversed(self._complete[:-1]):
-            node = _join(left, node)
-        return node.hex()
+    salted: bool = False
 
 
 def incomplete(records: Iterable[Row], *, limit: int = 100) -> list[SealProblem]:
     """What stops these records from being sealed, at most ``limit`` problems; empty means ready."""
     return list(islice((problem for record in records for problem in _problems(record)), limit))
-
-
-def merkle_root(leaves: Iterable[bytes]) -> str:
-    """The root of a tree over leaves in the order given (RFC 9162, SHA-256)."""
-    tree = MerkleTree()
-    for leaf in leaves:
-        tree.add(leaf)
-    return tree.root
 
 
 def content_commitment(record: Row, nonce: bytes = b"") -> str:
@@ -124,8 +94,17 @@ def content_commitment(record: Row, nonce: bytes = b"") -> str:
     With a nonce kept beside the record, the commitment tells nothing once both are erased; without one, a guessable
     record can be recognised. Empty columns are left out, so that a later column does not change earlier commitments.
     """
-    filled = {name: _plain(value) for name, value in record.items() if value is not None}
-    return hmac.new(nonce, canonical_json(filled), hashlib.sha256).hexdigest()
+    return hmac.new(nonce, canonical_content(record), hashlib.sha256).hexdigest()
+
+
+def canonical_content(record: Row) -> bytes:
+    """What a record says, as the bytes that its commitment is made of."""
+    return canonical_json({name: _plain(value) for name, value in record.items() if value is not None})
+
+
+def record_nonce(secret: bytes | None, record_id: str) -> bytes:
+    """A record's own nonce, from the secret of its dataset; none in datasets that were sealed without one."""
+    return b"" if secret is None else hmac.digest(secret, record_id.encode(), "sha256")
 
 
 def record_leaf(record: Row, nonce: bytes = b"") -> bytes:
@@ -133,12 +112,20 @@ def record_leaf(record: Row, nonce: bytes = b"") -> bytes:
     return canonical_json({"record_id": record["record_id"], "commitment": content_commitment(record, nonce)})
 
 
-def survey(records: Iterable[Row], *, problem_limit: int = 100) -> Survey:
-    """Root, counts and problems of all records in one pass; the order of records is part of the root."""
+def leaves(records: Iterable[Row], secret: bytes | None = None) -> Iterator[bytes]:
+    """The leaf of each record, salted with a nonce of its own where there is a secret."""
+    return (record_leaf(record, record_nonce(secret, str(record.get("record_id")))) for record in records)
+
+
+def survey(records: Iterable[Row], *, problem_limit: int = 100, secret: bytes | None = None) -> Survey:
+    """Root, counts and problems of all records in one pass; the order of records is part of the root.
+
+    With a secret, leaves are salted: whoever has the leaves cannot find out by guessing what a record said.
+    """
     tree, problems = MerkleTree(), list[SealProblem]()
     counts: dict[str, Counter[str]] = {name: Counter() for name in _COUNTED}
     for record in records:
-        tree.add(record_leaf(record))
+        tree.add(record_leaf(record, record_nonce(secret, str(record.get("record_id")))))
         for name, column in _COUNTED.items():
             counts[name][str(record.get(column))] += 1
         if len(problems) < problem_limit:
@@ -148,6 +135,7 @@ def survey(records: Iterable[Row], *, problem_limit: int = 100) -> Survey:
         merkle_root=tree.root,
         counts={name: dict(sorted(counter.items())) for name, counter in counts.items()},
         problems=tuple(problems[:problem_limit]),
+        salted=secret is not None,
     )
 
 
@@ -176,7 +164,8 @@ def manifest(
         "record_schema_version": record_schema_version,
         "rows": surveyed.rows,
         "files": [_plain(file) for file in sorted(files, key=lambda file: file.path)],
-        "merkle": {"root": surveyed.merkle_root, "size": surveyed.rows, "shape": "rfc9162", "hash": "sha256"},
+        "merkle": {"root": surveyed.merkle_root, "size": surveyed.rows, "shape": "rfc9162", "hash": "sha256"}
+        | ({"leaves": "salted"} if surveyed.salted else {}),
         "counts": {counted: dict(values) for counted, values in surveyed.counts.items()},
         "terms": {terms_set: sorted(ids) for terms_set, ids in sorted(terms.items())},
         "duties": sorted((_plain(duty) for duty in duties), key=canonical_json),
@@ -186,8 +175,18 @@ def manifest(
 
 
 def manifest_digest(sealed: Mapping[str, Json]) -> str:
-    """sha256 of a manifest's canonical JSON: what a checkpoint will sign."""
+    """sha256 of a manifest's canonical JSON: what the ledger has of it."""
     return hashlib.sha256(canonical_json(dict(sealed))).hexdigest()
+
+
+def sealed_facts(sealed: Mapping[str, Json]) -> dict[str, Json]:
+    """What the event of a sealing says of its manifest."""
+    return {
+        "dataset": f"{sealed['name']}-{sealed['version']}",
+        "rows": sealed["rows"],
+        "merkle_root": sealed["merkle"]["root"],
+        "manifest_sha256": manifest_digest(sealed),
+    }
 
 
 def _problems(record: Row) -> Iterator[SealProblem]:
@@ -208,12 +207,10 @@ def _filled(value: object) -> bool:
     return value is not None
 
 
-def _join(left: bytes, right: bytes) -> bytes:
-    return hashlib.sha256(b"\x01" + left + right).digest()
-
-
 def _plain(value: object) -> Json:
     """A column's value as JSON knows it, the same whether it came from a Record or from a file."""
+    if type(value) in _AS_IT_IS:  # most of them are, and what follows takes ten times as long
+        return value
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, float) and not math.isfinite(value):

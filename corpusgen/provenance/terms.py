@@ -8,161 +8,72 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import date
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
+from urllib.parse import unquote
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel
 
-from corpusgen.errors import LocatedError, Problem
+from corpusgen.provenance.documents import (
+    STRICTNESS,
+    AddRule,
+    DataLicence,
+    DocumentKind,
+    DutyKind,
+    Grant,
+    KnownHost,
+    KnownTeacher,
+    Review,
+    Route,
+    TermsDocument,
+    TermsDuty,
+    TermsFile,
+    UnpaidTier,
+    YesNo,
+)
+from corpusgen.provenance.linting import MAX_QUOTE_WORDS, ReadFile, read_terms
 from corpusgen.records import Json, digest
-from corpusgen.spec import read_yaml
 
-SCHEMA = "corpusgen.terms/1"
-MAX_QUOTE_WORDS = 20
-LICENCE_REF = re.compile(r"^LicenseRef-[A-Za-z0-9.-]+$")
-
-Route: TypeAlias = Literal["api", "consumer", "aggregator", "cloud", "self_hosted", "mock"]
-Grant: TypeAlias = Literal["allowed", "conditional", "unclear", "prohibited"]
-DocumentKind: TypeAlias = Literal["api_terms", "consumer_terms", "usage_policy", "model_licence", "host_terms", "own"]
-DutyKind: TypeAlias = Literal[
-    "attribution",
-    "naming",
-    "notice_file",
-    "license_copy",
-    "use_policy_flow_down",
-    "share_alike",
-    "ai_label",
-    "mau_cap",
-    "revenue_cap",
-    "non_commercial",
-    "no_distribution",
-    "no_trademark",
-    "residency",
+__all__ = [
+    "MAX_QUOTE_WORDS",
+    "STRICTNESS",
+    "AddRule",
+    "DataLicence",
+    "DocumentKind",
+    "DutyKind",
+    "Gap",
+    "Grant",
+    "KnownHost",
+    "KnownTeacher",
+    "Registry",
+    "Review",
+    "Route",
+    "Stale",
+    "TeacherRoute",
+    "TermsDocument",
+    "TermsDuty",
+    "TermsMatch",
+    "UnpaidTier",
+    "YesNo",
+    "host_name",
+    "load_registry",
+    "of_model",
+    "stale",
+    "terms_set_id",
+    "with_reviews",
+    "with_texts",
 ]
 
-STRICTNESS: dict[str, int] = {"allowed": 0, "conditional": 1, "unclear": 2, "prohibited": 3}
-"""Grants from loose to strict."""
 
-_Lines: TypeAlias = dict[tuple[str | int, ...], int]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class TermsDuty(_Part):
-    """Something to carry out if outputs under this document are used."""
-
-    kind: DutyKind
-    applies_to: Literal["dataset", "student", "service"]
-    text: str = Field(min_length=1)
-
-
-class TermsDocument(_Part):
-    """One version of one contract, policy or licence that a teacher may be under."""
-
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    provider: str = Field(min_length=1)
-    title: str = Field(min_length=1)
-    version: str = Field(min_length=1)
-    kind: DocumentKind
-    effective: date | None = None
-    superseded: date | None = None
-    routes: tuple[Route, ...] = Field(min_length=1)
-    providers: tuple[str, ...] = Field((), description="Only teachers of these providers; empty: any")
-    hosts: tuple[str, ...] = Field((), description="Only these hosts; empty: any")
-    models: tuple[str, ...] = Field(min_length=1)
-    models_excluded: tuple[str, ...] = ()
-    outputs_train: Grant
-    outputs_train_competing: Grant
-    written_authorisation: bool = Field(False, description="A prohibition yields to the provider's written consent")
-    commercial_use: Grant
-    conditions: tuple[str, ...] = ()
-    duties: tuple[TermsDuty, ...] = ()
-    notes: dict[str, str] = Field(default_factory=dict)
-    spdx: str
-    quote: str = ""
-    quote_location: str = ""
-    source: str = Field(min_length=1)
-    text_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
-    confidence: Literal["high", "medium", "low"]
-    reviewed: date
-
-    def in_force(self, on: date) -> bool:
-        """True if this version binds requests of that day."""
-        begun = self.effective is None or self.effective <= on
-        return begun and (self.superseded is None or on < self.superseded)
-
-
-class DataLicence(_Part):
-    """What the licence of a source lets one do with text derived from it."""
-
-    spdx: str
-    aliases: tuple[str, ...] = ()
-    train: Grant
-    redistribute_derived: Grant
-    attribution: bool = False
-    share_alike: bool = False
-    non_commercial: bool = False
-    no_derivatives: bool = False
-    notice: str | None = None
-    source: str | None = None
-
-
-class AddRule(_Part):
-    """Documents that join a set which their own globs would not have put them in."""
-
-    name: str
-    why: str
-    models: tuple[str, ...] = ()
-    add: tuple[str, ...] = ()
-    add_kind: DocumentKind | None = None
-
-
-class KnownHost(_Part):
-    """A host whose route is no secret."""
-
-    host: str
-    routes: tuple[Route, ...] = Field(min_length=1)
-
-
-class KnownTeacher(_Part):
-    """A teacher that a refusal may suggest."""
-
-    name: str
-    provider: str
-    model: str
-    route: Route
-    host: str = ""
-
-
-class Review(_Part):
-    """Somebody read a document again and found it unchanged."""
-
-    terms: str
-    reviewed: date
-    by: str = Field(min_length=1)
-
-
-class _File(_Part):
-    schema_: Literal["corpusgen.terms/1"] | None = Field(None, alias="schema")
-    notice: str = ""
-    reviewed_by: str = ""
-    stale_after_days: int | None = Field(None, ge=1)
-    needs_host_terms: tuple[Route, ...] = ()
-    known_hosts: tuple[KnownHost, ...] = ()
-    always_add: tuple[AddRule, ...] = ()
-    known_teachers: tuple[KnownTeacher, ...] = ()
-    documents: tuple[TermsDocument, ...] = ()
-    data_licences: tuple[DataLicence, ...] = ()
-    reviews: tuple[Review, ...] = ()
-    known_gaps: tuple[str, ...] = ()
+_READING = {"reviewed", "text_sha256"}
+"""What of a document tells of its reading, and not what it says."""
+_WRITTEN_HOST = re.compile(r"^(?:\w+://)?(?:[^/@]*@)?(\[[^\]]*\]|[^:/]*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +87,10 @@ class TeacherRoute:
     host: str = ""
     weights_sha256: str | None = None
     pinned_terms: tuple[str, ...] = ()
+    region: str | None = None
+    """Where it works on what is sent to it, as a cloud or a country code spells it; None: not known."""
+    unpaid: bool = False
+    """Reached by a tier that costs nothing, whose provider may read and train on what is sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +99,16 @@ class Gap:
 
     about: Literal["model", "host", "route", "pinned", "original"]
     text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stale:
+    """A document that somebody should read again."""
+
+    terms_id: str
+    reviewed: date
+    days: int
+    file: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +121,7 @@ class TermsMatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """All terms and licences known here; equal files make an equal digest."""
+    """All terms and licences known here; equal files make an equal digest, by which it is also hashed."""
 
     documents: tuple[TermsDocument, ...]
     data_licences: tuple[DataLicence, ...]
@@ -205,13 +130,46 @@ class Registry:
     known_teachers: tuple[KnownTeacher, ...] = ()
     needs_host_terms: tuple[Route, ...] = ()
     stale_after_days: int = 90
+    regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What lies in a region, by the region's name."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The files of documents that did not come with corpusgen, by the documents' ids."""
+    overridden: Mapping[str, str] = field(default_factory=dict)
+    """Ids of documents that another one stands in for, and its id."""
     notice: str = ""
     known_gaps: tuple[str, ...] = ()
 
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
     @cached_property
     def by_id(self) -> dict[str, TermsDocument]:
-        """Documents by their id."""
-        return {document.id: document for document in self.documents}
+        """Documents by their id, and by the ids of those they stand in for."""
+        own = {document.id: document for document in self.documents}
+        return {**{old: own[new] for old, new in self._standing_in.items() if new in own}, **own}
+
+    @cached_property
+    def _standing_in(self) -> dict[str, str]:
+        return {old: self._now(old) for old in self.overridden}
+
+    def _now(self, name: str) -> str:
+        """The id that a document goes by after every override; there is no way back, so this ends."""
+        return self._now(self.overridden[name]) if name in self.overridden else name
+
+    def version_of(self, terms_id: str) -> str | None:
+        """sha256 of what a document or licence says, whenever it was last read; None where there is none such."""
+        if terms_id not in self._versions:
+            part = self.by_id.get(terms_id) or self.licence_names.get(terms_id)
+            self._versions[terms_id] = None if part is None else digest(part.model_dump(mode="json", exclude=_READING))
+        return self._versions[terms_id]
+
+    @cached_property
+    def _versions(self) -> dict[str, str | None]:
+        return {}
+
+    def file_of(self, terms_id: str) -> str:
+        """The file of a document of the user's own; empty for one that came with corpusgen."""
+        return self.files.get(terms_id, "")
 
     @cached_property
     def licence_names(self) -> dict[str, DataLicence]:
@@ -229,16 +187,20 @@ class Registry:
                 "known_hosts": _sorted_dump(self.known_hosts),
                 "needs_host_terms": sorted(self.needs_host_terms),
                 "stale_after_days": self.stale_after_days,
+                "regions": {name: sorted(inside) for name, inside in self.regions.items()},
+                "overridden": dict(self.overridden),
             }
         )
 
     def matching(self, route: TeacherRoute, on: date) -> TermsMatch:
         """Every document that binds this teacher on that day, found by its route first and then by its model."""
+        if route.route == "imported":
+            return TermsMatch(documents=())
         candidates = [document for document in self.documents if _applies(document, route, on)]
         found = {document.id: document for document in candidates if _fit(document, route.model)}
         for rule in self.always_add:
             found |= {document.id: document for document in self._added(rule, route, on, tuple(found.values()))}
-        found |= {name: self.by_id[name] for name in route.pinned_terms if name in self.by_id}
+        found |= {self.by_id[name].id: self.by_id[name] for name in route.pinned_terms if name in self.by_id}
         documents = tuple(found[name] for name in sorted(found))
         return TermsMatch(documents=documents, gaps=tuple(self._gaps(route, on, documents)))
 
@@ -248,7 +210,7 @@ class Registry:
         texts = [f"the original request names terms {name!r}, which no registry file has" for name in unknown]
         if not terms_ids:
             texts.append("the original request names no terms")
-        known = sorted({name for name in terms_ids if name in self.by_id})
+        known = sorted({self.by_id[name].id for name in terms_ids if name in self.by_id})
         return TermsMatch(
             documents=tuple(self.by_id[name] for name in known),
             gaps=tuple(Gap(about="original", text=text) for text in texts),
@@ -260,40 +222,130 @@ class Registry:
         if rule.models and not _any_fits(rule.models, _names(route.model)):
             return
         providers = {document.provider for document in found} | {route.provider}
+        named = {self.by_id[name].id for name in rule.add if name in self.by_id}
         for document in self.documents:
             by_kind = (
                 document.kind == rule.add_kind and document.provider in providers and route.route in document.routes
             )
-            if document.in_force(on) and (by_kind or document.id in rule.add):
+            if document.in_force(on) and (by_kind or document.id in named):
                 yield document
 
     def _gaps(self, route: TeacherRoute, on: date, documents: Sequence[TermsDocument]) -> Iterator[Gap]:
         where = f"route {route.route}" + (f", host {route.host}" if route.host else "")
         applying = [document for document in documents if _applies(document, route, on)]
-        of_model = [document for document in applying if document.kind != "host_terms"]
+        of_model = [one for one in applying if one.kind != "host_terms" and _served_there(one, route)]
         if not any(_fit(document, route.model) == "model" for document in of_model):
-            yield Gap(about="model", text=f"no terms document covers model {route.model!r} on {where}")
+            told = f"no terms document covers model {route.model!r} on {where}"
+            yield Gap(about="model", text=told + self._elsewhere(route, on))
         if route.route in self.needs_host_terms and not any(document.kind == "host_terms" for document in applying):
             text = f"no terms document covers the host {route.host!r} on route {route.route}"
             yield Gap(about="host", text=text)
         yield from self._contradictions(route)
-        yield from _pin_gaps(route, documents, self.by_id)
+        yield from _pin_gaps(route, documents, self)
+
+    def _elsewhere(self, route: TeacherRoute, on: date) -> str:
+        """The contracts that would cover a model, and the hosts they are with."""
+        told = [
+            f"{document.id} is with {' and '.join(document.served_at)} only"
+            for document in self.documents
+            if not _served_there(document, route) and document.in_force(on) and _fit(document, route.model) == "model"
+        ]
+        return f" ({'; '.join(told)})" if told else ""
 
     def _contradictions(self, route: TeacherRoute) -> Iterator[Gap]:
         for known in self.known_hosts:
-            if fnmatchcase(_bare_host(route.host), known.host) and route.route not in known.routes:
-                text = f"host {route.host} is reached by route {' or '.join(known.routes)}, not by {route.route}"
-                yield Gap(about="route", text=text)
+            if fnmatchcase(host_name(route.host), known.host) and route.route not in known.routes:
+                told = f"host {route.host} is reached by route {' or '.join(known.routes)}, not by {route.route}"
+                write = " or ".join(f"`route: {one}`" for one in known.routes)
+                yield Gap(about="route", text=f"{told}; write {write}")
 
 
 def load_registry(shipped: Path, *extra: Path) -> Registry:
-    """The shipped registry with the organisation's own files. Raises LocatedError with every mistake found."""
-    files = [(path, *_read(path)) for path in (shipped, *extra)]
-    problems = [problem for path, file, lines in files for problem in _lint(path, file, lines)]
-    problems += _lint_together([(path, file, lines) for path, file, lines in files])
-    if problems:
-        raise LocatedError(*problems)
-    return _merge([file for _, file, _ in files])
+    """The shipped registry with the organisation's own files. Raises LocatedError with every mistake found.
+
+    A file may add documents, and override one of an earlier file by saying so (``overrides``).
+    """
+    return _loaded(tuple((path, _bytes(path)) for path in (shipped, *extra)))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # what reads it says why
+
+
+@lru_cache(maxsize=8)
+def _loaded(files: tuple[tuple[Path, bytes], ...]) -> Registry:
+    """A registry as it was made when its files held these bytes; every run of a process asks for the same few."""
+    read, folded = read_terms([path for path, _ in files])
+    own = {name: str(path) for name, path in folded.origins.items() if path != files[0][0]}
+    return _merge(read, tuple(folded.documents.values()), own, folded.overridden)
+
+
+def with_reviews(registry: Registry, reviews: Iterable[Review]) -> Registry:
+    """The registry as it stands after somebody has read documents again.
+
+    A review that found another text than the one that is kept refreshes nothing: what was read is not what binds.
+    """
+    latest: dict[str, date] = {}
+    for review in reviews:
+        document = registry.by_id.get(review.terms)
+        if document is not None and _same_text(review, document):
+            latest[document.id] = max(review.reviewed, latest.get(document.id, document.reviewed))
+    return _changed(registry, {name: {"reviewed": day} for name, day in latest.items()})
+
+
+def with_texts(registry: Registry, texts: Mapping[str, str]) -> Registry:
+    """The registry with the sha256 of the texts that were kept, by the documents' ids."""
+    kept = {registry.by_id[name].id: text for name, text in texts.items() if name in registry.by_id}
+    return _changed(registry, {name: {"text_sha256": text} for name, text in kept.items()})
+
+
+def _same_text(review: Review, document: TermsDocument) -> bool:
+    return None in (review.found_text_sha256, document.text_sha256) or review.found_text_sha256 == document.text_sha256
+
+
+def _changed(registry: Registry, changes: Mapping[str, Mapping[str, object]]) -> Registry:
+    if not changes:
+        return registry
+    documents = (
+        document.model_copy(update=dict(changes[document.id])) if document.id in changes else document
+        for document in registry.documents
+    )
+    return replace(registry, documents=tuple(documents))
+
+
+def stale(registry: Registry, on: date) -> tuple[Stale, ...]:
+    """Documents whose last reading is older than the registry allows, the oldest first.
+
+    Licences of weights are among them: they go stale for teachers whose weights are not pinned by digest.
+    """
+    oldest = on - timedelta(days=registry.stale_after_days)
+    found = (
+        Stale(
+            terms_id=document.id,
+            reviewed=document.reviewed,
+            days=(on - document.reviewed).days,
+            file=registry.file_of(document.id),
+        )
+        for document in registry.documents
+        if document.reviewed < oldest and not _is_house_rule(document) and document.in_force(on)
+    )
+    return tuple(sorted(found, key=lambda one: (one.reviewed, one.terms_id)))
+
+
+OWN_ROUTES: tuple[Route, ...] = ("mock", "self_hosted")
+"""Routes on which one's own documents (``kind: own``) are nobody else's to change, so they need no new reading."""
+
+
+def _is_house_rule(document: TermsDocument) -> bool:
+    return document.kind == "own" and all(route in OWN_ROUTES for route in document.routes)
+
+
+def of_model(duty: TermsDuty, model: str) -> bool:
+    """True if a duty is one of this model, and not of its siblings under the same document only."""
+    return not duty.models or _any_fits(duty.models, _names(model))
 
 
 def terms_set_id(documents: Iterable[TermsDocument]) -> str:
@@ -301,31 +353,34 @@ def terms_set_id(documents: Iterable[TermsDocument]) -> str:
     return hashlib.sha256("\n".join(sorted(document.id for document in documents)).encode()).hexdigest()
 
 
-def _merge(files: Sequence[_File]) -> Registry:
-    stale = [file.stale_after_days for file in files if file.stale_after_days is not None]
+def _merge(
+    read: Sequence[ReadFile],
+    documents: tuple[TermsDocument, ...],
+    own: Mapping[str, str],
+    overridden: Mapping[str, str],
+) -> Registry:
+    files = [one.file for one in read]
+    stale_after = [file.stale_after_days for file in files if file.stale_after_days is not None]
     registry = Registry(
-        documents=tuple(document for file in files for document in file.documents),
+        documents=documents,
         data_licences=tuple(licence for file in files for licence in file.data_licences),
         always_add=tuple(rule for file in files for rule in file.always_add),
         known_hosts=tuple(host for file in files for host in file.known_hosts),
         known_teachers=tuple(teacher for file in files for teacher in file.known_teachers),
         needs_host_terms=tuple(sorted({route for file in files for route in file.needs_host_terms})),
-        stale_after_days=min(stale, default=90),
+        stale_after_days=min(stale_after, default=90),
+        regions=_regions(files),
+        files=own,
+        overridden=overridden,
         notice=next((file.notice for file in files if file.notice), ""),
         known_gaps=tuple(gap for file in files for gap in file.known_gaps),
     )
-    return _with_reviews(registry, [review for file in files for review in file.reviews])
+    return with_reviews(registry, [review for file in files for review in file.reviews])
 
 
-def _with_reviews(registry: Registry, reviews: Sequence[Review]) -> Registry:
-    latest: dict[str, date] = {}
-    for review in reviews:
-        latest[review.terms] = max(review.reviewed, latest.get(review.terms, review.reviewed))
-    documents = (
-        document.model_copy(update={"reviewed": max(document.reviewed, latest.get(document.id, document.reviewed))})
-        for document in registry.documents
-    )
-    return replace(registry, documents=tuple(documents))
+def _regions(files: Sequence[TermsFile]) -> dict[str, tuple[str, ...]]:
+    names = sorted({name for file in files for name in file.regions})
+    return {name: tuple(sorted({one for file in files for one in file.regions.get(name, ())})) for name in names}
 
 
 def _sorted_dump(parts: Sequence[BaseModel]) -> list[Json]:
@@ -340,13 +395,46 @@ def _applies(document: TermsDocument, route: TeacherRoute, on: date) -> bool:
         route.route in document.routes
         and document.in_force(on)
         and (not document.providers or route.provider in document.providers)
-        and (not document.hosts or any(fnmatchcase(_bare_host(route.host), host) for host in document.hosts))
+        and (not document.hosts or any(fnmatchcase(host_name(route.host), host) for host in document.hosts))
+        and (_served_there(document, route) or "prohibited" in _grants(document))
     )
 
 
-def _bare_host(host: str) -> str:
-    """The name alone, however a host was written: no scheme, user, port, path or closing dot."""
-    return re.sub(r"^(\w+://)?([^/@]*@)?|[:/].*$", "", host.lower()).rstrip(".")
+def _served_there(document: TermsDocument, route: TeacherRoute) -> bool:
+    """Whether a provider's contract is one with that host. Aggregators and clouds have terms of their own to say so."""
+    if route.route != "api" or not document.served_at:
+        return True
+    return any(fnmatchcase(host_name(route.host), host) for host in document.served_at)
+
+
+def _grants(document: TermsDocument) -> tuple[Grant, Grant]:
+    return document.outputs_train, document.outputs_train_competing
+
+
+@lru_cache(maxsize=1024)
+def host_name(host: str) -> str:
+    """The name alone as it is connected to, however it was written: no scheme, user, port, path, brackets or last dot.
+
+    Letters beyond ASCII and percent signs become what a connection makes of them.
+    """
+    return _bare(_as_connected_to(host))
+
+
+def _as_connected_to(host: str) -> str:
+    if host.isascii() and "%" not in host:
+        return host
+    plain = unicodedata.normalize("NFKC", unquote(host)).lower().replace("。", ".")
+    try:
+        return plain if plain.isascii() else plain.encode("idna").decode("ascii")
+    except UnicodeError:
+        return plain
+
+
+def _bare(host: str) -> str:
+    if host.count(":") > 1 and "[" not in host and "/" not in host:
+        return host.lower()  # an IPv6 address as it is
+    found = _WRITTEN_HOST.match(host.lower())
+    return found[1].strip("[]").rstrip(".") if found else host.lower()
 
 
 def _fit(document: TermsDocument, model: str) -> Literal["model", "base"] | None:
@@ -371,114 +459,29 @@ def _any_fits(patterns: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def _fits(pattern: str, name: str) -> bool:
-    return fnmatchcase(name, pattern) or (pattern.endswith("-*") and fnmatchcase(name, pattern[:-2]))
+    return _globs(pattern, name) or (pattern.endswith("-*") and _globs(pattern[:-2], name))
 
 
-def _pin_gaps(route: TeacherRoute, documents: Sequence[TermsDocument], known: Collection[str]) -> Iterator[Gap]:
+def _globs(pattern: str, name: str) -> bool:
+    # Hundreds of globs are looked at for a decision; only the few that begin alike are worth compiling.
+    return name.startswith(_beginning(pattern)) and fnmatchcase(name, pattern)
+
+
+@lru_cache(maxsize=4096)
+def _beginning(pattern: str) -> str:
+    """What a glob's names all begin with."""
+    return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+
+
+def _pin_gaps(route: TeacherRoute, documents: Sequence[TermsDocument], registry: Registry) -> Iterator[Gap]:
     if not route.pinned_terms:
         return
+    pinned = {registry.by_id[name].id for name in route.pinned_terms if name in registry.by_id}
     for name in route.pinned_terms:
-        if name not in known:
+        if name not in registry.by_id:
             yield Gap(about="pinned", text=f"terms names {name!r}, which no registry file has")
     for document in documents:
-        if document.id not in route.pinned_terms:
-            yield Gap(about="pinned", text=f"{document.id} binds this teacher too; add it to the teacher's terms")
-
-
-# --- Reading and checking files --------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> tuple[_File, _Lines]:
-    try:
-        raw = path.read_bytes()
-    except OSError:
-        raw = b""  # what reads it says why
-    return _read_once(path, raw)
-
-
-@lru_cache(maxsize=8)
-def _read_once(path: Path, raw: bytes) -> tuple[_File, _Lines]:
-    """A file as it was read and checked when it held these bytes; every run of a process looks at the same few."""
-    value, lines = read_yaml(path)
-    if not isinstance(value, dict):
-        raise LocatedError(Problem(file=path, line=1, field="", message="a terms file is a mapping with `documents`"))
-    try:
-        return _File.model_validate_json(orjson.dumps(value)), lines
-    except ValidationError as error:
-        raise LocatedError(
-            *(_problem(path, lines, found["loc"], _message(found)) for found in error.errors())
-        ) from error
-
-
-def _message(found: Json) -> str:
-    if found["type"] == "extra_forbidden":
-        return "no such field"
-    if found["type"] == "missing":
-        return "this field is required"
-    shown = found["input"]
-    return found["msg"] if isinstance(shown, dict | list) else f"{found['msg']}, found {shown!r}"
-
-
-def _problem(path: Path, lines: _Lines, field: tuple[str | int, ...], message: str) -> Problem:
-    line = next((lines[field[:end]] for end in range(len(field), -1, -1) if field[:end] in lines), None)
-    return Problem(file=path, line=line, field=".".join(map(str, field)), message=message)
-
-
-def _lint(path: Path, file: _File, lines: _Lines) -> Iterator[Problem]:
-    for index, document in enumerate(file.documents):
-        for field, message in _mistakes(document):
-            yield _problem(path, lines, ("documents", index, field), f"{document.id}: {message}")
-
-
-def _mistakes(document: TermsDocument) -> Iterator[tuple[str, str]]:
-    words = len(document.quote.split())
-    if words > MAX_QUOTE_WORDS:
-        yield "quote", f"a quotation has at most {MAX_QUOTE_WORDS} words, found {words}"
-    if document.quote and not document.quote_location:
-        yield "quote", "say where the quotation stands in quote_location"
-    if STRICTNESS[document.outputs_train_competing] < STRICTNESS[document.outputs_train]:
-        yield "outputs_train_competing", "must be at least as strict as outputs_train"
-    if document.effective and document.superseded and document.superseded <= document.effective:
-        yield "superseded", "must come after effective"
-    if document.kind == "host_terms" and not document.hosts:
-        yield "kind", "host_terms need hosts"
-    for field in ("models", "models_excluded", "hosts"):
-        for pattern in getattr(document, field):
-            if pattern != re.sub(r"[_:@]", "-", pattern.lower()):
-                yield field, f"{pattern!r} can never fit: write it in lower case, with - for _ : @"
-
-
-def _lint_together(files: Sequence[tuple[Path, _File, _Lines]]) -> list[Problem]:
-    known = {document.id for _, file, _ in files for document in file.documents}
-    listed = {name for _, file, _ in files for licence in file.data_licences for name in _licence_names(licence)}
-    problems = [*_twice(files, "documents", "id"), *_twice(files, "data_licences", "spdx")]
-    for path, file, lines in files:
-        for place, name in _mentions(file):
-            if name not in known:
-                problems.append(_problem(path, lines, place, f"no document has the id {name!r}"))
-        for index, document in enumerate(file.documents):
-            if document.spdx not in listed and not LICENCE_REF.match(document.spdx):
-                message = f"{document.id}: {document.spdx!r} is not among data_licences; add it or write LicenseRef-…"
-                problems.append(_problem(path, lines, ("documents", index, "spdx"), message))
-    return problems
-
-
-def _licence_names(licence: DataLicence) -> tuple[str, ...]:
-    return (licence.spdx, *licence.aliases)
-
-
-def _mentions(file: _File) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    for index, rule in enumerate(file.always_add):
-        yield from ((("always_add", index, "add"), name) for name in rule.add)
-    yield from ((("reviews", index, "terms"), review.terms) for index, review in enumerate(file.reviews))
-
-
-def _twice(files: Sequence[tuple[Path, _File, _Lines]], section: str, field: str) -> Iterator[Problem]:
-    seen: dict[str, Path] = {}
-    for path, file, lines in files:
-        for index, part in enumerate(getattr(file, section)):
-            name = getattr(part, field)
-            if name in seen:
-                message = f"{name!r} stands twice, first in {seen[name]}; give this one an id of its own"
-                yield _problem(path, lines, (section, index, field), message)
-            seen.setdefault(name, path)
+        if document.id not in pinned:
+            file = registry.file_of(document.id)
+            named = f"{document.id} (in {file})" if file else document.id
+            yield Gap(about="pinned", text=f"{named} binds this teacher too; add it to the teacher's terms")

@@ -13,7 +13,7 @@ from corpusgen.errors import PriceUnknown, UnsupportedParameter, UsageError
 from corpusgen.fields import Unit
 from corpusgen.provenance.policy import explain
 from corpusgen.records import Json
-from corpusgen.stages.opening import judge, refusal
+from corpusgen.stages.deciding import decisions_for, refusal, strictest
 from corpusgen.stages.probing import UNPRICED, Probe, Prober
 from corpusgen.stages.task import Task, connect, price_of
 from corpusgen.teacher_fields import TeacherSpec
@@ -21,13 +21,13 @@ from corpusgen.teachers.registry import check_parameters, describe, known_teache
 from corpusgen.teachers.teacher import Teacher, TeacherCard
 
 
-def check_teacher(task: Task) -> dict[str, Json]:
+def check_teacher(task: Task, corpus: Corpus | None = None) -> dict[str, Json]:
     """What a spec's teacher is, can do and may be used for. Sends nothing.
 
     Raises UnknownTeacher, or UnsupportedParameter for what the spec asks and the teacher cannot do.
     """
     card = connect(task, utc_now, sending=False).card
-    decision = judge(task, card, utc_now().date())
+    decision = strictest(decisions_for(corpus, task, card, utc_now().date()))
     return {
         **_known(card),
         "in_flight": task.teacher.in_flight or card.in_flight,
@@ -39,9 +39,11 @@ def check_teacher(task: Task) -> dict[str, Json]:
 def check_named(spec: TeacherSpec) -> dict[str, Json]:
     """What a teacher is and can do, without a task and so without a use the terms could judge. Sends nothing."""
     card = open_teacher(spec, folder=Path(), clock=utc_now, sending=False).card
-    return {**_known(card), "in_flight": card.in_flight}
+    return {**_known(card), "in_flight": card.in_flight, "terms": UNJUDGED}
 
 
+UNJUDGED: Final = "terms were not judged: no task"
+"""What is said of the terms where nobody has said what the answers are for."""
 _LABEL_PARAMETERS: Final[tuple[dict[str, Json], ...]] = (
     {"max_tokens": 16, "temperature": 0, "top_logprobs": 20},
     {"max_tokens": 16, "temperature": 0, "top_logprobs": 5},
@@ -71,10 +73,10 @@ def _takes(card: TeacherCard, parameters: Mapping[str, Json]) -> bool:
 async def probe_task(task: Task, corpus: Corpus | None, *, agreed: bool, caps: Mapping[Unit, int]) -> Probe:
     """What a spec's teacher does when it is asked. Raises PolicyRefused where it may not be, UsageError for a price."""
     teacher = connect(task, utc_now)
-    decision = judge(task, teacher.card, utc_now().date())
+    decision = strictest(decisions_for(corpus, task, teacher.card, utc_now().date()))
     if decision.outcome != "allow":
         await teacher.aclose()
-        raise refusal(task, decision)
+        raise refusal(corpus, task, decision)
     rate = price_of(task, utc_now().date())
     parameters = dict(task.teacher.parameters)
     return await _probed(teacher, rate, parameters, corpus, agreed=agreed, caps=caps)

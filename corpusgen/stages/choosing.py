@@ -61,7 +61,7 @@ class Choice:
     """What was found of each answer and where it goes, in a file that is gone when this process ends."""
 
     plan: Plan
-    base: Callable[[Record], str | None]
+    base: Callable[[Record], str | Finding | None]
     """Why an answer is of no use at all, such as ``truncated``; None if it is."""
     checks: AnswerChecks | None = None
     counts: Counter[str] = field(default_factory=Counter)
@@ -132,6 +132,8 @@ class Choice:
     def findings_of(self, record: Record) -> list[Finding]:
         """What is found of an answer by itself, up to what drops it."""
         useless = self.base(record)
+        if isinstance(useless, Finding):
+            return [useless]
         if useless is not None:
             return [Finding(check="filtered", kept=False, reason=useless)]
         findings: list[Finding] = []

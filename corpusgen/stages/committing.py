@@ -15,11 +15,12 @@ from corpusgen.assemble import RunFacts, record_of_stored
 from corpusgen.corpus import Corpus
 from corpusgen.garbage import seldom_collected
 from corpusgen.journal import Transaction, storage_errors
+from corpusgen.provenance.events import note_event
 from corpusgen.records import SCHEMA_VERSION, Record
 from corpusgen.stages.rereading import reader_of
 from corpusgen.store.answers import PER_SHARD, Card, stored_records
 from corpusgen.store.durable import unwritable
-from corpusgen.store.manifest import Manifest, ShardEntry, write_manifest
+from corpusgen.store.manifest import LedgerHead, Manifest, ShardEntry, write_manifest
 from corpusgen.teachers.teacher import Teacher
 
 if TYPE_CHECKING:  # an answered run writes no shard, and is over before Arrow could be read
@@ -57,7 +58,13 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 def export_manifest(corpus: Corpus) -> Manifest:
     """MANIFEST.json as the journal has it."""
-    return write_manifest(corpus.folder, committed_shards(corpus))
+    return write_manifest(corpus.folder, committed_shards(corpus), signed_head(corpus))
+
+
+def signed_head(corpus: Corpus) -> LedgerHead | None:
+    """What the last checkpoint says of the ledger; None before the first."""
+    rows = corpus.journal.query("select size, lower(hex(root)) from checkpoints order by size desc limit 1")
+    return LedgerHead(size=rows[0][0], root=rows[0][1]) if rows else None
 
 
 def _waiting(corpus: Corpus) -> list[tuple[str, str, int]]:
@@ -120,8 +127,10 @@ def _facts(reader: apsw.Connection, run_id: str) -> RunFacts:
 
 
 def _next_number(reader: apsw.Connection, dataset: str, split: str) -> int:
-    count = reader.execute("select count(*) from shards where dataset = ? and split = ?", (dataset, split)).get
-    return int(str(count))
+    # Not how many there are: an erasure may have left nothing of one, and its successors keep their names.
+    last = "max(cast(replace(substr(name, length(dataset) + length(split) + 3), '.parquet', '') as integer))"
+    sql = f"select coalesce({last}, -1) + 1 from shards where dataset = ? and split = ?"  # noqa: S608 - own text
+    return int(str(reader.execute(sql, (dataset, split)).get))
 
 
 def assembled(
@@ -167,5 +176,6 @@ def _note(
             transaction.now_us,
         ),
     )
+    note_event(transaction, "shard_committed", {"shard": name, "rows": file.rows, "sha256": file.sha256})
     # Rows another process added while the shard was written wait for the next one.
     transaction.execute(f"update records as r set shard = ? where {where} and rowid <= ?", (name, *values, last))  # noqa: S608

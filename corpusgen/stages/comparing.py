@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from corpusgen.corpus import Corpus
 from corpusgen.records import Json
-from corpusgen.stages.selecting import Selection, find_selection
+from corpusgen.stages.erasures import revoked_versions
+from corpusgen.stages.selecting import Selection, find_selection, split_of
 from corpusgen.store.shards import read_batches
 
 _COLUMNS = ("record_id", "calibrated_label", "teacher", "input", "source_ids")
@@ -49,6 +50,8 @@ class Difference:
     changes: tuple[Change, ...]
     tallies: dict[str, dict[str, tuple[int, int]]]
     """Rows of both versions by split, label and teacher."""
+    revoked: dict[str, str]
+    """Who revoked either of them, when and why: what was erased is in neither, and stands here as nothing."""
 
     def to_json(self) -> dict[str, Json]:
         """The difference for machines."""
@@ -57,6 +60,7 @@ class Difference:
             "after": self.after,
             "rows": list(self.rows),
             "kept": self.kept,
+            "revoked": self.revoked,
             "changes": dict(Counter(change.what for change in self.changes)),
             "tallies": {
                 kind: {name: list(pair) for name, pair in found.items()} for kind, found in self.tallies.items()
@@ -72,6 +76,7 @@ def difference(corpus: Corpus, before: str, after: str) -> Difference:
     versions = find_selection(corpus, before), find_selection(corpus, after)
     old, new = (dict(_rows(version)) for version in versions)
     changes = tuple(_changes(corpus, versions, old, new))
+    revoked = revoked_versions(corpus)
     return Difference(
         before=versions[0].label,
         after=versions[1].label,
@@ -83,6 +88,7 @@ def difference(corpus: Corpus, before: str, after: str) -> Difference:
             "label": _tally(old, new, "label"),
             "teacher": _tally(old, new, "teacher"),
         },
+        revoked={one.label: revoked[one.label] for one in versions if one.label in revoked},
     )
 
 
@@ -90,7 +96,7 @@ def _rows(version: Selection) -> Iterator[tuple[str, _Row]]:
     for split, path in zip(version.files, version.paths, strict=True):
         for batch in read_batches([path], _COLUMNS):
             for name, label, teacher, text, sources in zip(*batch.to_pydict().values(), strict=True):
-                yield name, _Row(split, label, teacher, text, sources[0] if sources else name)
+                yield name, _Row(split_of(split), label, teacher, text, sources[0] if sources else name)
 
 
 def _changes(

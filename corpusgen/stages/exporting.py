@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -15,26 +17,39 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpusgen.corpus import Corpus
-from corpusgen.errors import SealRefused, UsageError
-from corpusgen.export.card import CardDuty, CardFacts, CardTeacher
+from corpusgen.corpus import Corpus, moment
+from corpusgen.errors import CorpusUnwritable, SealRefused, UsageError
+from corpusgen.export.card import CardDuty, CardFacts, CardTeacher, card, unfilled
 from corpusgen.export.completeness import complete, licences_in
 from corpusgen.export.croissant import croissant
 from corpusgen.export.facts import Column, ColumnKind, DataFile, DatasetFacts, Document, PersonalData, Purpose
 from corpusgen.export.notice import notice
 from corpusgen.export.sheets import ab2013, eu_2_5, nist_600_1
 from corpusgen.export.spdx import spdx
+from corpusgen.provenance.events import note_event
 from corpusgen.provenance.seal import Survey
 from corpusgen.records import Json
-from corpusgen.spec import IntendedUse, Source, TaskSpec
+from corpusgen.spec import Agreement, IntendedUse, Source, TaskSpec
+from corpusgen.stages.admitting import RUN
+from corpusgen.stages.deciding import with_terms_of
 from corpusgen.stages.judges import Judges
+from corpusgen.stages.parting import bucket_of
+from corpusgen.stages.rejudging import Subject, check_sources, gate, stored_tasks, touches_of
+from corpusgen.stages.released import noted_releases
 from corpusgen.stages.sealing import Sealed, card_facts, sealed_dataset
-from corpusgen.stages.selecting import Selection, find_selection
+from corpusgen.stages.selecting import Selection, find_selection, split_of
 from corpusgen.stages.task import Task
 from corpusgen.store.durable import make_folder, write_file
 from corpusgen.store.shards import read_columns, read_records
 
+
+def dataset_card(facts: DatasetFacts) -> Document:
+    """The dataset's card, as it lies in its folder, with what the spec says of its sources today."""
+    return Document(text=card(facts.card), not_filled=unfilled(facts.card))
+
+
 DOCUMENTS: Final[Mapping[str, Callable[[DatasetFacts], Document]]] = {
+    "card": dataset_card,
     "croissant": croissant,
     "spdx": spdx,
     "eu-2.5": eu_2_5,
@@ -73,22 +88,73 @@ def export_document(corpus: Corpus, task: Task, dataset: str, kind: str, out: Pa
     return Exported(path=out, not_filled=made.not_filled)
 
 
+def rows_to_export(corpus: Corpus, dataset: str, split: str, task: Task | None = None) -> tuple[Sealed, list[Path]]:
+    """A sealed dataset and the files of one split, if today's policy allows that they go out as rows.
+
+    The intended use is that of ``task``, else the one that the runs of the records were made for. Raises PolicyRefused
+    with rule and clause, UsageError where the task is not the one the records are of, or where its terms are not known.
+    """
+    sealed = sealed_dataset(corpus, dataset)
+    paths, run_ids = sealed.of_split(split), runs_of(sealed)
+    if task is not None:
+        check_sources(corpus, sealed.label, sealed.manifest, task)
+    tasks = (
+        [with_terms_of(corpus, task)]
+        if task is not None
+        else stored_tasks(corpus, sealed.label, run_ids, sealed.manifest)
+    )
+    touches = touches_of(corpus, tasks[0], sealed.manifest, sealed.files)
+    run_id = next(iter(run_ids), "")
+    gate(
+        corpus,
+        Subject(stage="export", name=sealed.label, kind="dataset", run_id=run_id, doing="exported"),
+        tasks,
+        touches,
+        sealed.manifest.get("sources", ()),
+    )
+    return sealed, paths
+
+
+def runs_of(sealed: Sealed) -> list[str]:
+    """The runs whose records a sealed dataset holds."""
+    if "runs" in sealed.manifest:
+        return list(sealed.manifest["runs"])
+    return sorted(set(read_columns(sealed.files, ["run_id"])["run_id"].to_pylist()))
+
+
+def note_export(corpus: Corpus, sealed: Sealed, kind: str, split: str, path: Path, rows: int) -> None:
+    """Write into the ledger that rows went out, so that whoever erases one of them knows of the copy."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    told: dict[str, Json] = {"dataset": sealed.label, "manifest_sha256": sealed.manifest_sha256}
+    told |= {"to": kind, "split": split, "rows": rows, "sha256": sha256}
+    with suppress(CorpusUnwritable):  # a corpus on a read-only disk has no place for it
+        corpus.journal.run_now(lambda transaction: note_event(transaction, "dataset_exported", told))
+
+
 def dataset_facts(corpus: Corpus, task: Task, dataset: str) -> DatasetFacts:
     """Everything that is known of a sealed dataset. Rights are those of the day it was sealed, not today's."""
     sealed, selection = sealed_dataset(corpus, dataset), find_selection(corpus, dataset)
     rows = read_columns(sealed.files, _COLUMNS)
     _check_spec(corpus, task, sealed, rows)
     judges = _judges(corpus, sealed)
-    card = _card(corpus, task, selection, sealed, judges)
-    card = replace(card, teachers=tuple(_teachers(card, rows)))
+    told = _card(corpus, task, selection, sealed, judges)
+    told = replace(told, teachers=tuple(_teachers(told, rows)))
     manifest = sealed.manifest
     use = task.spec.intended_use
     return DatasetFacts(
-        card=card,
+        card=told,
         judges=frozenset(f"{judge.teacher}{_JUDGE}" for judge in judges.cards),
         files=tuple(
-            DataFile(path=file.name, split=split, rows=file.rows, size_bytes=file.size_bytes, sha256=file.sha256)
-            for split, file in selection.files.items()
+            DataFile(
+                path=file.name,
+                split=split_of(part),
+                rows=file.rows,
+                size_bytes=file.size_bytes,
+                sha256=file.sha256,
+                bucket=bucket_of(part) or "",
+            )
+            for part, file in selection.files.items()
         ),
         columns=tuple(map(_column, pq.read_schema(sealed.files[0]))),
         purpose=Purpose(
@@ -107,7 +173,35 @@ def dataset_facts(corpus: Corpus, task: Task, dataset: str) -> DatasetFacts:
         licences=dict(manifest["counts"]["licence"]),
         made_with=f"corpusgen {version('corpusgen-distill')}",
         notes=tuple(_notes(sealed, judges)),
+        agreements=tuple(map(_agreement, task.spec.agreements)),
+        first_used=_first_used(corpus, sealed),
+        released=tuple(_released(corpus, sealed)),
     )
+
+
+def _agreement(one: Agreement) -> str:
+    classes = ", ".join(one.classes) or "all personal data"
+    regions = f" in {', '.join(one.regions)}" if one.regions else ""
+    ends = f", until {one.valid_until}" if one.valid_until else ""
+    return f"{one.id} ({one.kind}) with {one.host} on {classes}{regions}{ends}"
+
+
+def _first_used(corpus: Corpus, sealed: Sealed) -> date | None:
+    rows = corpus.journal.query(
+        "select min(trained_us) from students where dataset = ? and json_extract(facts, '$.made_elsewhere') is null",
+        (sealed.label,),
+    )
+    return None if rows[0][0] is None else moment(rows[0][0]).date()
+
+
+def _released(corpus: Corpus, sealed: Sealed) -> Iterator[str]:
+    """Releases of students that learned from a dataset, in words."""
+    for said in (one.to_json() for one in noted_releases(corpus)):
+        if sealed.manifest_sha256 in {one["manifest_sha256"] for one in said["datasets"]}:
+            gone = said.get("withdrawn")
+            over = f", withdrawn on {gone['withdrawn_time'][:10]}" if gone else ""
+            day = said["released_time"][:10]
+            yield f"{said['name']} ({said['release_id']}) on {day}, approved by {said['approver']}{over}"
 
 
 def _check_spec(corpus: Corpus, task: Task, sealed: Sealed, rows: pa.Table) -> None:
@@ -115,12 +209,19 @@ def _check_spec(corpus: Corpus, task: Task, sealed: Sealed, rows: pa.Table) -> N
     if task.spec.name != sealed.name:
         raise UsageError(f"{sealed.label} is of task {sealed.name!r}, and --spec is of task {task.spec.name!r}")
     for run_id in pc.unique(rows["run_id"]).to_pylist():
+        if run_id.startswith(RUN):  # an import has no spec
+            continue
         for (text,) in corpus.journal.query("select spec from runs where run_id = ?", (run_id,)):
-            if differing := _differing(orjson.loads(text), task.spec):
+            if differing := _differing({**orjson.loads(text), **_declared(sealed)}, task.spec):
                 raise UsageError(
                     f"{sealed.label}: run {run_id} was made with other {' and '.join(differing)} than"
                     f" {task.located.file} says; name the spec as it was then"
                 )
+
+
+def _declared(sealed: Sealed) -> dict[str, Json]:
+    """The intended use that a dataset was sealed for; nothing of one that an earlier version sealed."""
+    return {name: sealed.manifest[name] for name in ("intended_use",) if name in sealed.manifest}
 
 
 def _differing(stored: Mapping[str, Json], spec: TaskSpec) -> list[str]:
@@ -128,9 +229,15 @@ def _differing(stored: Mapping[str, Json], spec: TaskSpec) -> list[str]:
     told = {
         "kind": stored["kind"],
         "intended_use": IntendedUse.model_validate_json(orjson.dumps(stored["intended_use"])),
-        "sources": tuple(Source.model_validate_json(orjson.dumps(source)) for source in stored["sources"]),
+        "sources": _bound(Source.model_validate_json(orjson.dumps(source)) for source in stored["sources"]),
     }
-    return [field for field, value in told.items() if getattr(spec, field) != value]
+    says = {"kind": spec.kind, "intended_use": spec.intended_use, "sources": _bound(spec.sources)}
+    return [field for field, value in told.items() if says[field] != value]
+
+
+def _bound(sources: Iterable[Source]) -> list[tuple[str | None, ...]]:
+    """What of sources may not be said otherwise later; whose they are and how they were come by may be found out."""
+    return [(one.id, one.title, one.licence, one.locator, one.notice) for one in sources]
 
 
 def _judges(corpus: Corpus, sealed: Sealed) -> Judges:
@@ -145,7 +252,7 @@ def _card(corpus: Corpus, task: Task, selection: Selection, sealed: Sealed, judg
     """The facts of the card with the rights that the manifest has: today's terms may be others."""
     manifest = sealed.manifest
     surveyed = Survey(rows=sealed.rows, merkle_root=manifest["merkle"]["root"], counts=manifest["counts"], problems=())
-    made = card_facts(corpus, task, selection, surveyed, judges, ())
+    made = card_facts(corpus, task, selection, surveyed, judges, (), manifest.get("configs", {}))
     expressions = [*manifest["counts"]["licence"]]
     known = {name for expression in expressions for name in licences_in(expression)}
     judged = {terms.spdx for one in made.teachers if one.name.endswith(_JUDGE) for terms in one.terms}

@@ -19,6 +19,7 @@ from corpusgen.prompting.prompts import Item, Prompt, Prompter
 from corpusgen.records import Json, Message, Record, Request
 from corpusgen.spec import Asking, Located
 from corpusgen.stages.judges import CHECK, told
+from corpusgen.stages.quarantine import Quarantine
 from corpusgen.stages.task import Task, connect, request_for
 from corpusgen.store.shards import read_columns
 from corpusgen.teachers.teacher import TeacherCard
@@ -40,7 +41,8 @@ def judging_of(task: Task) -> Task | None:
     shown = tuple(name for name in QUOTED if name in file.inputs)
     located, schema = _located(task.located, part), _schema(part)
     prompter = Prompter(located=located, file=replace(file, quote=shown), examples="", example_sources=())
-    return Task(located=located, prompter=prompter, registry=task.registry, schema=schema, judges=True)
+    filters = "judge" in task.spec.curate.quality
+    return Task(located=located, prompter=prompter, registry=task.registry, schema=schema, judges=True, filters=filters)
 
 
 def _check_inputs(located: Located, file: PromptFile) -> None:
@@ -168,11 +170,11 @@ class Judgements:
     scores: npt.NDArray[np.float64]
 
     @classmethod
-    def read(cls, task: Task, paths: Iterable[Path], clock: Clock) -> Judgements:
-        """The judgements in some shards, for the answers of a task that has a judge."""
+    def read(cls, task: Task, paths: Iterable[Path], clock: Clock, quarantine: Quarantine | None = None) -> Judgements:
+        """The judgements in some shards, for the answers of a task that has a judge; none of those put aside."""
         assert task.judging is not None
         judging = Judging.of(task, connect(task.judging, clock, sending=False).card)
-        found = dict(_scored(paths, judging.part))
+        found = dict(_scored(paths, judging.part, quarantine))
         ids = np.array(sorted(found), np.uint64)
         scores = np.array([found[one] for one in ids.tolist()], np.float64)
         return cls(judging=judging, ids=ids, scores=scores)
@@ -187,11 +189,15 @@ class Judgements:
         return judged(record, score, CHECK, told(self.judging.card.name, name))
 
 
-def _scored(paths: Iterable[Path], part: Judge) -> Iterator[tuple[int, float]]:
+_READ: Final = ["record_id", "structured", "teacher", "terms_set_id", "model_requested", "model_served", "sent_time"]
+
+
+def _scored(paths: Iterable[Path], part: Judge, quarantine: Quarantine | None) -> Iterator[tuple[int, float]]:
     for path in paths:
-        table = read_columns([path], ["record_id", "structured"]).to_pydict()
-        for name, structured in zip(table["record_id"], table["structured"], strict=True):
-            if (score := score_in(structured, part)) is not None:
+        table = read_columns([path], _READ).to_pydict()
+        for name, structured, by, terms, asked, served, sent in zip(*(table[one] for one in _READ), strict=True):
+            aside = quarantine is not None and quarantine.why(by, terms, asked, served, sent.date()) is not None
+            if not aside and (score := score_in(structured, part)) is not None:
                 yield _mark(name), score
 
 

@@ -16,6 +16,7 @@ from corpusgen.stages.asking import Watch, no_watch
 from corpusgen.stages.checks import AnswerChecks, answer_checks
 from corpusgen.stages.choosing import Choice, first_drop
 from corpusgen.stages.choosing import Plan as Wanted
+from corpusgen.stages.erasures import Sifter, Tombstones
 from corpusgen.stages.judgements import Judging, score_in
 from corpusgen.stages.judges import CHECK
 from corpusgen.stages.opening import Run
@@ -49,7 +50,9 @@ async def judge_answers(run: Run, watch: Watch = no_watch) -> Judged | None:
     watch("judge", len(wanted))
     part, notes = run.task.spec.curate.judge, _Notes(run)
     assert part is not None
-    async with answers(run.judge.asker, _questions(run, _sound(run, wanted, checks))) as records:
+    asker, questions = run.judge.asker, _questions(run, _sound(run, wanted, checks))
+    sifter = Sifter(tombstones=Tombstones.of(run.corpus.journal), task=asker.facts.task)
+    async with answers(asker, sifter.through(questions) if sifter.tombstones else questions) as records:
         async for record in records:
             await notes.take(record, scored=score_in(record.structured, part) is not None)
     return Judged(judged=run.judge.asker.counts.done, unscored=len(notes.unscored))

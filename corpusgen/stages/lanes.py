@@ -15,11 +15,12 @@ from corpusgen.batching.life import Batcher, open_batches_of
 from corpusgen.budget.ledger import claims_on
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus, microseconds
-from corpusgen.errors import BudgetExhausted, CorpusgenError, TeacherError, UnsupportedParameter
+from corpusgen.errors import BudgetExhausted, CorpusgenError, PolicyRefused, TeacherError, UnsupportedParameter
 from corpusgen.fanout import Asker, answers, note_drop, second_request, wider_request
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Record, Request
 from corpusgen.spec import Asking
+from corpusgen.stages.erasures import Sifter, Tombstones, dropping
 from corpusgen.stages.task import Task, price_of
 from corpusgen.store.answers import find_answer, known_answers, known_records
 from corpusgen.teachers.batches import WINDOW_S, BatchService, open_batches
@@ -93,8 +94,17 @@ async def lane_answers(lane: Lane, prompts: Iterable[Prompt]) -> AsyncIterator[A
     """As ``fanout.answers``, by the run's lane.
 
     In batches, everything is asked before the first record comes; what has no answer then is dropped with its reason,
-    or, under ``lane: auto``, asked by itself.
+    or, under ``lane: auto``, asked by itself. What was erased is not asked about again; that is noted as a drop.
     """
+    sifter = Sifter(tombstones=Tombstones.of(lane.asker.corpus.journal), task=lane.asker.facts.task)
+    async with _lane_answers(lane, sifter.through(prompts) if sifter.tombstones else prompts) as records:
+        yield records
+    if sifter.dropped:
+        await lane.asker.corpus.journal.run(dropping(lane.asker.facts.run_id, sifter.dropped))
+
+
+@asynccontextmanager
+async def _lane_answers(lane: Lane, prompts: Iterable[Prompt]) -> AsyncIterator[AsyncIterator[Record]]:
     batcher = lane.batcher
     if batcher is None or (lane.asking.lane == "live" and not lane.open):
         async with answers(lane.asker, prompts) as records:
@@ -135,7 +145,7 @@ async def _by_batch(
         batcher = replace(batcher, asker=replace(batcher.asker, attempts=1))
     try:
         failures = await ask_in_batches(batcher, wanted, lacking(lane.asker))
-    except (BudgetExhausted, TeacherError) as error:
+    except (BudgetExhausted, PolicyRefused, TeacherError) as error:
         failure = error
     missing = {prompt.record_id for prompt, _ in _missing(lane, wanted)}
     if lane.asking.lane == "auto" and failure is None:

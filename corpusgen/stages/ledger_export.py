@@ -14,7 +14,7 @@ from corpusgen.budget.amounts import UNITS, unit_name
 from corpusgen.corpus import Corpus, moment
 from corpusgen.errors import CorpusDamaged
 from corpusgen.journal import storage_errors
-from corpusgen.stages.verifying import Finding
+from corpusgen.stages.finding import Finding
 from corpusgen.store.ledger_file import Cell, Numbered, Row, check_digest, read_ledger, text_of, write_ledger
 
 ENTRIES: Final = ("export", "call", "time", "lease", "balance", "cap")

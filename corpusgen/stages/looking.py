@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -13,10 +14,12 @@ from corpusgen.budget.compute import worth_by_scope
 from corpusgen.budget.leases import leased
 from corpusgen.budget.ledger import balances
 from corpusgen.corpus import Corpus, moment
+from corpusgen.provenance.lineage import SCHEMAS, VIEWS
 from corpusgen.records import Json
+from corpusgen.stages.erasures import erasures
 from corpusgen.stages.served import served_models
 from corpusgen.store.manifest import read_manifest
-from corpusgen.store.query import QueryLimits, QueryResult, run_query
+from corpusgen.store.query import FiledSchema, QueryLimits, QueryResult, run_query
 
 _TEXT, _INT, _TIME = pa.string(), pa.int64(), pa.timestamp("us", "UTC")
 
@@ -201,7 +204,24 @@ STAGE: Final = "iif(instr(stage, '#'), substr(stage, 1, instr(stage, '#') - 1), 
 def ask_sql(corpus: Corpus, sql: str, limits: QueryLimits) -> QueryResult:
     """The answer to one question. Raises QueryError for what is wrong, refused, too long or too large."""
     manifest = read_manifest(corpus.folder)
-    return run_query(sql, shard_paths=manifest.paths(corpus.folder), tables=journal_tables(corpus), limits=limits)
+    return run_query(
+        sql,
+        shard_paths=manifest.paths(corpus.folder),
+        tables=journal_tables(corpus),
+        filed=lineage_schema(corpus),
+        limits=limits,
+    )
+
+
+def lineage_schema(corpus: Corpus) -> FiledSchema:
+    """The lineage as a schema for questions; it is traced when a question is put to it."""
+
+    def files() -> dict[str, Path]:
+        from corpusgen.stages.tracing import lineage_files
+
+        return lineage_files(corpus)
+
+    return FiledSchema(name="lineage", tables=SCHEMAS, views=VIEWS, files=files)
 
 
 def journal_tables(corpus: Corpus) -> dict[str, pa.Table]:
@@ -258,6 +278,19 @@ def corpus_status(corpus: Corpus) -> dict[str, Json]:
             {"student_id": row[0], "dataset": row[1]}
             for row in journal.query("select student_id, dataset from students order by trained_us")
         ],
+        "erasures": [
+            {
+                "erasure_id": one["erasure_id"],
+                "selector": one["selector"],
+                "erased": str(one["erased_time"])[:19],
+                "by": one["by"],
+                "unfinished": "unfinished" in one,
+                "records": one.get("records"),
+                "revoked": one["datasets"],
+                "retrain": one["students"],
+            }
+            for one in erasures(corpus)
+        ],
     }
 
 
@@ -310,6 +343,7 @@ def _models(corpus: Corpus) -> list[dict[str, Json]] | None:
             "served": one.served,
             "records": one.records,
             "another": one.another,
+            "aside": one.aside,
         }
         for one in found
     ]

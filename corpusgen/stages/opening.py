@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import cache
+from itertools import chain
 from typing import Literal
 
 from corpusgen.assemble import RunFacts
@@ -17,15 +18,17 @@ from corpusgen.budget.ledger import Cap, Ledger
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus
 from corpusgen.elsewhere import Elsewhere
-from corpusgen.errors import PolicyRefused, UsageError
+from corpusgen.errors import LocatedError, UsageError
 from corpusgen.fanout import Asker
 from corpusgen.fields import Unit
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Requester
-from corpusgen.provenance.policy import Decision, IntendedUse, Role, SourceUse, decide, explain, suggest_allowed
-from corpusgen.provenance.terms import TeacherRoute
-from corpusgen.records import canonical_json
+from corpusgen.provenance.events import note_event
+from corpusgen.provenance.policy import Decision
+from corpusgen.stages.deciding import decision_for, decisions_for, gate, note_decisions, registry_of, with_terms_of
 from corpusgen.stages.lanes import Lane, lane_of
+from corpusgen.stages.parents import check_parents, decisions_above
+from corpusgen.stages.permitting import Permit, Stamp, day_of, state_of
 from corpusgen.stages.task import Task, connect, followers, price_of, request_for, requester, role_of
 from corpusgen.store.answers import Card, store_card
 from corpusgen.store.shared_cache import SharedCache, open_shared_cache
@@ -67,6 +70,12 @@ class Run:
     def sent(self) -> int:
         """Requests sent in this start."""
         return self.asker.counts.sent + (self.judge.asker.counts.sent if self.judge else 0)
+
+    @property
+    def put_aside(self) -> dict[str, int]:
+        """Answers of this start that go into no dataset, by why."""
+        judged = self.judge.asker.counts.quarantined if self.judge else {}
+        return dict(Counter(self.asker.counts.quarantined) + Counter(judged))
 
     @property
     def run_ids(self) -> tuple[str, ...]:
@@ -121,7 +130,8 @@ async def open_run(
     ``caps`` replace those of the spec, unit by unit. Raises PolicyRefused, PriceUnknown, UnsupportedParameter or
     UnknownTeacher before anything is sent.
     """
-    today = corpus.clock().date()
+    today, task = corpus.clock().date(), with_terms_of(corpus, task)
+    check_parents(corpus, task)
     views = task.of_each_teacher if task.judging is None else (*task.of_each_teacher, task.judging)
     rates = [price_of(view, today) for view in views]
     binding = caps_of(task, caps or {})
@@ -134,13 +144,28 @@ async def open_run(
             stack.push_async_callback(shared.aclose)
         teachers = [await _connected(stack, view, corpus) for view in views]
         _check_unlike(views, teachers)
-        decisions = [judge(view, teacher.card, today) for view, teacher in zip(views, teachers, strict=True)]
+        state = state_of(corpus, task)
+        decided = [
+            decisions_for(corpus, view, teacher.card, day_of(state))
+            for view, teacher in zip(views, teachers, strict=True)
+        ]
+        decisions = [of_each_role[0] for of_each_role in decided]
         run_id, facts = await _run_row(task, corpus, decisions[: len(task.spec.teachers)])
         ledger = Ledger(corpus.journal)
         await ledger.recover()
         await ledger.replace_caps(f"run:{run_id}", (replace(cap, scope=f"run:{run_id}") for cap in binding))
-        await _gate(corpus, run_id, decisions, views)
-        opened = _Opened(corpus=corpus, ledger=ledger, shared=shared, on_failure=on_failure)
+        above = await asyncio.to_thread(decisions_above, corpus, task)
+        every_decision = [*(one for of_each_role in decided for one in of_each_role), *above]
+        await gate(corpus, run_id, task, every_decision)
+        permit = Permit(
+            corpus=corpus,
+            task=task,
+            run_id=run_id,
+            decide=lambda: _decide_all(corpus, task, views, [teacher.card for teacher in teachers]),
+            granted=every_decision,
+            state=state,
+        )
+        opened = _Opened(corpus=corpus, ledger=ledger, shared=shared, on_failure=on_failure, permit=permit)
         members = [
             Member(task=view, decision=decision, asker=await _asker(opened, view, teacher, decision, facts))
             for view, teacher, decision in zip(task.of_each_teacher, teachers, decisions, strict=False)
@@ -159,6 +184,15 @@ async def open_run(
         yield Run(
             task=task, corpus=corpus, run_id=run_id, members=tuple(members), asker=asker, lane=lane, judge=judging
         )
+
+
+def _decide_all(
+    corpus: Corpus, task: Task, views: Sequence[Task], cards: Sequence[TeacherCard]
+) -> tuple[Decision, ...]:
+    """What the terms say now of each teacher in each role, and of what the sources came from."""
+    today = corpus.clock().date()
+    decided = (decisions_for(corpus, view, card, today) for view, card in zip(views, cards, strict=True))
+    return (*chain.from_iterable(decided), *decisions_above(corpus, with_terms_of(corpus, task)))
 
 
 def _pace_name(asker: Asker) -> str:
@@ -238,6 +272,7 @@ class _Opened:
     ledger: Ledger
     shared: SharedCache | None
     on_failure: Literal["raise", "drop"]
+    permit: Permit
 
 
 async def _asker(opened: _Opened, task: Task, teacher: Teacher, decision: Decision, facts: RunFacts) -> Asker:
@@ -259,7 +294,7 @@ async def _asker(opened: _Opened, task: Task, teacher: Teacher, decision: Decisi
         compute_us=round(task.teacher.timeout_s * 1_000_000) if teacher.card.route == "self_hosted" else 0,
         in_flight=in_flight,
         on_failure=opened.on_failure,
-        elsewhere=_elsewhere(task, corpus, teacher, decision, None if rate.free else opened.shared),
+        elsewhere=_elsewhere(task, opened, teacher, decision, None if rate.free else opened.shared, facts.run_id),
         rate_on=rate_on,
         pacer=pacer_of(task),
         after=followers(task.spec, task.at),
@@ -267,7 +302,25 @@ async def _asker(opened: _Opened, task: Task, teacher: Teacher, decision: Decisi
         request_for=lambda item, sample: request_for(task, teacher.card, item, sample),
         at_once=asyncio.Semaphore(in_flight),
         blocked=task.blocked,
+        permit=opened.permit,
+        put_aside=_put_aside(task, opened, card),
     )
+
+
+def _put_aside(task: Task, opened: _Opened, card: Card) -> Callable[[str], str | None]:
+    """Why answers by a model are put aside, by the terms and the day on which they come."""
+
+    @cache
+    def strange_at(served: str, now: Stamp) -> str | None:
+        from corpusgen.stages.quarantine import strange  # which an answered run has no use for
+
+        try:
+            registry = registry_of(opened.corpus, task)
+        except LocatedError:  # half saved, perhaps; an answer that was paid for is kept, and the permit ends the run
+            registry = task.registry
+        return strange(registry, card, served, day_of(now))
+
+    return lambda served: strange_at(served, opened.permit.now)
 
 
 def _together(members: Sequence[Member]) -> Asker:
@@ -334,95 +387,31 @@ async def _book_time(ledger: Ledger, corpus: Corpus, run_id: str, scopes: tuple[
 
 
 def _elsewhere(
-    task: Task, corpus: Corpus, teacher: Teacher, decision: Decision, shared: SharedCache | None
+    task: Task, opened: _Opened, teacher: Teacher, decision: Decision, shared: SharedCache | None, run_id: str
 ) -> Elsewhere | None:
     """What other corpora were answered, if today's policy allows its terms and they ask for no more than this run's."""
-    promised = {(duty.kind, duty.applies_to) for duty in decision.duties}
+    corpus, promised = opened.corpus, {(duty.kind, duty.applies_to) for duty in decision.duties}
 
     @cache
+    def judged_at(origin: Card, now: Stamp) -> Decision:
+        return decision_for(corpus, task, teacher.card, day_of(now), original_terms=origin.terms_ids)
+
+    def judged(origin: Card) -> Decision:
+        return judged_at(origin, opened.permit.now)
+
     def usable(origin: Card) -> bool:
-        judged = judge(task, teacher.card, decision.decided_on, original_terms=origin.terms_ids)
-        same = (judged.terms_set_id, judged.licence_expression) == (origin.terms_set_id, decision.licence_expression)
-        asked = {(duty.kind, duty.applies_to) for duty in judged.duties}
-        return judged.outcome == "allow" and same and asked <= promised
+        found = judged(origin)
+        same = (found.terms_set_id, found.licence_expression) == (origin.terms_set_id, decision.licence_expression)
+        asked = {(duty.kind, duty.applies_to) for duty in found.duties}
+        return found.outcome == "allow" and same and asked <= promised
 
-    return None if shared is None else Elsewhere(cache=shared, usable=usable, journal=corpus.journal, teacher=teacher)
+    def note(transaction: Transaction, origins: Collection[Card]) -> None:
+        decisions = [judged(origin) for origin in origins]
+        note_decisions(transaction, run_id, "request", decisions, only_changes=True)
 
-
-def judge(task: Task, card: TeacherCard, on: date, *, original_terms: tuple[str, ...] | None = None) -> Decision:
-    """What today's terms say of asking this teacher for this student, or of answers it gave under these."""
-    route = TeacherRoute(
-        name=card.name,
-        provider=card.provider,
-        model=card.model,
-        route=card.route,
-        host=card.host,
-        weights_sha256=card.weights_sha256,
-        pinned_terms=task.teacher.terms,
-    )
-    role: Role = "judge" if task.judges else "logprobs" if task.spec.kind == "label" else "response"
-    return decide(
-        task.registry, route, _use(task), on=on, role=role, sources=_sources(task), original_terms=original_terms
-    )
-
-
-def refusal(task: Task, decision: Decision) -> PolicyRefused:
-    """The refusal in words, with teachers that would pass."""
-    others = suggest_allowed(task.registry, _use(task), on=decision.decided_on, sources=_sources(task))
-    task = task.judging if decision.role == "judge" and task.judging is not None else task
-    names = [teacher.name for teacher in task.spec.teachers]
-    at = names.index(decision.teacher.name) if decision.teacher.name in names else task.at
-    return PolicyRefused(f"{task.located.where('teachers', at, 'name')}: {explain(decision, others)}")
-
-
-def _use(task: Task) -> IntendedUse:
-    use = task.spec.intended_use
-    return IntendedUse(
-        student_distribution=use.student_distribution,
-        student_competes=use.student_competes,
-        commercial=use.commercial,
-        accepted_duties=use.accepted_duties,
-    )
-
-
-def _sources(task: Task) -> list[SourceUse]:
-    return [SourceUse(source_id=source.id, licence=source.licence) for source in task.spec.sources]
-
-
-async def _gate(corpus: Corpus, run_id: str, decisions: Sequence[Decision], views: Sequence[Task]) -> None:
-    """Note what the terms say of each teacher. Raises PolicyRefused for the first that may not be asked."""
-    rows = [(run_id, one.teacher.name, one.outcome, decision_json(one)) for one in decisions]
-
-    def operation(transaction: Transaction) -> None:
-        for row in rows:
-            transaction.execute(
-                "insert into decisions(run_id, stage, subject, outcome, decision, decided_us)"
-                " values(?, 'plan', ?, ?, ?, ?)",
-                (*row, transaction.now_us),
-            )
-
-    await corpus.journal.run(operation)
-    for view, decision in zip(views, decisions, strict=True):
-        if decision.outcome != "allow":
-            raise refusal(view, decision)
-
-
-def decision_json(decision: Decision) -> str:
-    """A decision as a row keeps it."""
-    return canonical_json(
-        {
-            "role": decision.role,
-            "reasons": [[reason.rule, reason.terms_id, reason.outcome, reason.text] for reason in decision.reasons],
-            "duties": [[duty.kind, duty.applies_to, duty.terms_id, duty.text] for duty in decision.duties],
-            "terms_set_id": decision.terms_set_id,
-            "terms_ids": decision.terms_ids,
-            "licence_expression": decision.licence_expression,
-            "outputs_train": decision.outputs_train,
-            "registry_digest": decision.registry_digest,
-            "policy_digest": decision.policy_digest,
-            "decided_on": decision.decided_on.isoformat(),
-        }
-    ).decode()
+    if shared is None:
+        return None
+    return Elsewhere(cache=shared, usable=usable, journal=corpus.journal, teacher=teacher, note=note)
 
 
 def card_of(card: TeacherCard, decision: Decision) -> Card:
@@ -474,6 +463,9 @@ def _take_up(transaction: Transaction, task: Task, decisions: Sequence[Decision]
     if rows:  # what its records are made by stays, so that they can be made again
         earlier = RunFacts.from_json(rows[0][1])
         facts = replace(facts, first_tokens=earlier.first_tokens, personal=earlier.personal)
+    else:
+        planned = {"run_id": facts.run_id, "task": task.spec.name, "spec_digest": task.identity}
+        note_event(transaction, "run_planned", planned)
     _write_run(transaction, task, facts)
     return facts
 
@@ -523,6 +515,60 @@ async def _with_first_tokens(task: Task, corpus: Corpus, teacher: Teacher, facts
     known = replace(facts, first_tokens=tokens)
     await corpus.journal.run(lambda transaction: _write_run(transaction, task, known))
     return known
+
+
+async def judge_answers_by_terms(run: Run) -> None:
+    """Ask today's policy about what came back: by which models (R13), and what is known from other terms (R14).
+
+    What is denied is counted, and what is decided is written down where it is new.
+    """
+    decisions: list[Decision] = []
+    for member in run.everybody:
+        decisions += _of_models(run, member)
+        for card, records in _under_other_terms(run, member):
+            on, terms = run.corpus.clock().date(), card.terms_ids
+            from corpusgen.stages.quarantine import forbidden
+
+            found = decision_for(run.corpus, member.task, member.asker.teacher.card, on, original_terms=terms)
+            decisions.append(found)
+            if (why := forbidden(found)) is not None:
+                member.asker.counts.quarantined[why] += records
+    if decisions:
+        await run.corpus.journal.run(
+            lambda transaction: note_decisions(transaction, run.run_id, "request", decisions, only_changes=True)
+        )
+
+
+def _of_models(run: Run, member: Member) -> Iterator[Decision]:
+    """A decision about each model that answered under another name than was asked for."""
+    card, on, named = member.asker.card, run.corpus.clock().date(), member.asker.teacher.card.name
+    for teacher, served in member.asker.counts.models:
+        if teacher == named:
+            from corpusgen.stages.quarantine import about_model
+
+            yield about_model(registry_of(run.corpus, run.task), member.decision, card, served, on)
+
+
+def _under_other_terms(run: Run, member: Member) -> list[tuple[Card, int]]:
+    """Cards of this very teacher with other terms, and how many records of the run were answered under each."""
+    mine, query = member.asker.card, run.corpus.journal.query
+    every = [Card.from_json(row[0]) for row in query("select card from cards")]
+    others = [
+        card
+        for card in every
+        if (card.identity, card.model) == (mine.identity, mine.model) and card.terms_set_id != mine.terms_set_id
+    ]
+    if not others:
+        return []
+    run_id = member.asker.facts.run_id
+    counts = dict(
+        query(
+            "select a.card_id, count(*) from records r join answers a using (request_key) where r.run_id = :run"
+            " or r.record_id in (select record_id from reuses where run_id = :run) group by 1",
+            {"run": run_id},
+        )
+    )
+    return [(card, counts[card.card_id]) for card in others if card.card_id in counts]
 
 
 async def end_run(run: Run, status: Literal["complete", "stopped"]) -> None:

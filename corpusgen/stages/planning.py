@@ -17,9 +17,11 @@ from corpusgen.fields import Unit
 from corpusgen.prompting.prompts import Item, Prompt, prompts
 from corpusgen.provenance.policy import Decision
 from corpusgen.records import Json, Request, Split, TeacherRole
+from corpusgen.stages.deciding import decision_for, decisions_for, refusal, strictest
 from corpusgen.stages.estimating import Estimate, Estimator, PerRequest, Slowest, learned_of
 from corpusgen.stages.lanes import batch_service, in_batches
-from corpusgen.stages.opening import caps_of, judge
+from corpusgen.stages.opening import caps_of
+from corpusgen.stages.parents import check_parents, decisions_above
 from corpusgen.stages.pool import unique_pool
 from corpusgen.stages.sieving import Notes
 from corpusgen.stages.task import (
@@ -74,7 +76,8 @@ class TeacherPlan:
 
     name: str
     role: TeacherRole
-    decision: Decision
+    decisions: tuple[Decision, ...]
+    """What the terms say of it in each of its roles."""
     to_send: int
     """Answers that it may have to give."""
     requests: Estimate
@@ -85,12 +88,19 @@ class TeacherPlan:
     slowest: Slowest
     in_flight: int
 
+    @property
+    def decision(self) -> Decision:
+        """The first refusal if there is one, else what is decided of its first role."""
+        return strictest(self.decisions)
+
     def to_json(self) -> dict[str, Json]:
         """The same for machines."""
         return {
             "teacher": self.name,
             "role": self.role,
             "policy": self.decision.outcome,
+            "decisions": [decided(one) for one in self.decisions],
+            "would_have_cost_microusd": None if self.decision.outcome == "allow" else round(self.microusd.likely),
             "to_send": self.to_send,
             "requests_range": self.requests.to_json(),
             "tokens": self.tokens.to_json(),
@@ -181,12 +191,22 @@ class Plan:
         }
 
 
+def decided(one: Decision) -> dict[str, Json]:
+    """A decision in a few words, for machines."""
+    rules = sorted({reason.rule for reason in one.reasons if reason.outcome != "allow"})
+    return {"role": one.role, "outcome": one.outcome, "rules": rules, "terms": list(one.terms_ids)}
+
+
 def _json(estimate: Estimate | None) -> dict[str, Json] | None:
     return None if estimate is None else estimate.to_json()
 
 
 async def plan(task: Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = None) -> Plan:
     """What a run of this task would do here and now. Sends nothing."""
+    check_parents(corpus, task)
+    for decision in decisions_above(corpus, task):
+        if decision.outcome != "allow":
+            raise refusal(corpus, task, decision)
     async with AsyncExitStack() as stack:
         seats = [await _seat(stack, view, corpus) for view in task.of_each_teacher]
         cache = None if all(seat.rate.free for seat in seats) else open_shared_cache(os.environ)
@@ -202,7 +222,8 @@ async def plan(task: Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = 
 async def _seat(stack: AsyncExitStack, task: Task, corpus: Corpus) -> _Seat:
     teacher, on = connect(task, corpus.clock, sending=False), corpus.clock().date()
     stack.push_async_callback(teacher.aclose)
-    return _Seat(task=task, teacher=teacher, rate=price_of(task, on), decision=judge(task, teacher.card, on))
+    decisions = decisions_for(corpus, task, teacher.card, on)
+    return _Seat(task=task, teacher=teacher, rate=price_of(task, on), decisions=decisions)
 
 
 @dataclass(kw_only=True)
@@ -232,7 +253,8 @@ class _Seat:
     task: Task
     teacher: Teacher
     rate: Rate
-    decision: Decision
+    decisions: tuple[Decision, ...]
+    """What the terms say of it in each of its roles."""
     sample: _Sample = field(default_factory=_Sample)
 
     def add(self, item: Item, request: Request, batches: Batches | None) -> None:
@@ -282,7 +304,7 @@ class _Planner:
         return Plan(
             teacher=", ".join(part.name for part in parts if part.role != "judge"),
             teachers=tuple(parts),
-            decision=[*refused, first.decision][0],
+            decision=[*refused, first.decisions[0]][0],
             splits=tuple(splits),
             requests=_sum([part.requests for part in parts]),
             tokens=_sum([part.tokens for part in parts]),
@@ -307,7 +329,7 @@ class _Planner:
         return TeacherPlan(
             name=seat.task.teacher.name,
             role=role,
-            decision=seat.decision,
+            decisions=seat.decisions,
             to_send=calls if self.task.spec.asking.samples_per_call == 1 else seat.sample.answers,
             requests=requests,
             tokens=estimator.tokens(requests).whole,
@@ -341,7 +363,7 @@ class _Planner:
         return TeacherPlan(
             name=seat.task.teacher.name,
             role="judge",
-            decision=seat.decision,
+            decisions=seat.decisions,
             to_send=count,
             requests=requests,
             tokens=estimator.tokens(requests).whole,
@@ -436,7 +458,7 @@ class _Planner:
         usable = {
             origin
             for origin in origins
-            if judge(seat.task, card, on, original_terms=origin.terms_ids).outcome == "allow"
+            if decision_for(self.corpus, seat.task, card, on, original_terms=origin.terms_ids).outcome == "allow"
         }
         return {key for key, entry in found.items() if entry.card in usable}
 

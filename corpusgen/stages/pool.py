@@ -12,6 +12,7 @@ from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Item
 from corpusgen.prompting.seeds import Seed
 from corpusgen.records import Split
+from corpusgen.stages.erasures import without_erased
 from corpusgen.stages.opening import Run
 from corpusgen.stages.sieving import Notes, check_left, sieved, sieves, text_of
 from corpusgen.stages.task import Task
@@ -68,9 +69,10 @@ def unique_pool(task: Task, notes: Notes) -> Pool:
     read = list(task.prompter.seeds("train"))
     kept: Iterable[Seed] = _unique(task, read, "train", held_out, dropped)
     by_check: Counter[str] = Counter()
+    kept = list(without_erased(notes.journal, notes.run_id, kept, by_check))
     if sieves(task):
         kept = list(_sound(task, kept, notes, by_check))
-        check_left(task, len(read), len(kept), by_check)
+    check_left(task, len(read), len(kept), by_check)
     return Pool(
         items=tuple(task.prompter.item(seed, "train") for seed in kept),
         read=len(read),

@@ -14,7 +14,9 @@ from corpusgen.budget.ledger import accept_overrun, set_right, stop_teacher
 from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
 from corpusgen.journal import Transaction
-from corpusgen.records import Json
+from corpusgen.provenance.events import note_event
+from corpusgen.records import Json, digest
+from corpusgen.stages.attesting import attest
 from corpusgen.store.usage_export import Billed, UsageExport
 
 Period = tuple[int, int]
@@ -312,17 +314,34 @@ def _unbilled(call: Call) -> Change:
 
 def _write(corpus: Corpus, changes: Sequence[Change], by: str, reason: str, source: str | None) -> None:
     def operation(transaction: Transaction) -> None:
-        for change in changes:
-            _write_one(transaction, change, by, reason, source)
+        written = [change for change in changes if _write_one(transaction, change, by, reason, source)]
+        if written:
+            note_event(transaction, "reconciled", _event(written, by, reason, source))
 
     if changes:
         corpus.journal.run_now(operation)
+        attest(corpus)
 
 
-def _write_one(transaction: Transaction, change: Change, by: str, reason: str, source: str | None) -> None:
+def _event(changes: Sequence[Change], by: str, reason: str, source: str | None) -> dict[str, Json]:
+    settled = [change for change in changes if change.state == "settled"]
+    return {
+        "confirmed": len(settled),
+        "freed": len(changes) - len(settled),
+        "microusd_before": sum(change.call.reserved.microusd for change in changes),
+        "microusd": sum(change.used.microusd for change in changes),
+        "calls_sha256": digest([[change.call.call_id, change.state, change.used.microusd] for change in changes]),
+        "by": by,
+        "reason": reason,
+        "source_sha256": source,
+    }
+
+
+def _write_one(transaction: Transaction, change: Change, by: str, reason: str, source: str | None) -> bool:
+    """False where somebody else was faster."""
     call_id = change.call.call_id
     if not set_right(transaction, call_id, change.state, change.used):
-        return  # somebody else was faster
+        return False
     transaction.execute(
         "update calls set provider_request_id = coalesce(provider_request_id, ?) where call_id = ?",
         (change.request_id, call_id),
@@ -333,6 +352,7 @@ def _write_one(transaction: Transaction, change: Change, by: str, reason: str, s
         " ? from calls where call_id = ?",
         (by, reason, source, transaction.now_us, call_id),
     )
+    return True
 
 
 def _notes(period: Period | None, higher: tuple[Call, ...], left_over: list[Billed]) -> Iterable[str]:

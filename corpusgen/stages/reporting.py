@@ -33,6 +33,7 @@ def summary(outcome: Outcome) -> dict[str, Json]:
         "known": run.asker.counts.known,
         "elsewhere": run.asker.counts.elsewhere,
         "other_models": dict(run.asker.counts.other_models),
+        "put_aside": run.put_aside,
         "records": outcome.selection.rows if outcome.selection else 0,
         "labels": len(outcome.asked.train) if outcome.asked else 0,
         "dataset": str(outcome.sealed.folder) if outcome.sealed else None,

@@ -13,6 +13,7 @@ from corpusgen.errors import CorpusDamaged
 from corpusgen.records import Json
 from corpusgen.store.answers import Card
 from corpusgen.teacher_fields import TeacherSpec
+from corpusgen.teachers.imported import SCHEME, imported
 from corpusgen.teachers.registry import open_teacher
 from corpusgen.teachers.scripted import ScriptedAnswer, scripted
 from corpusgen.teachers.teacher import Teacher
@@ -27,6 +28,8 @@ def reader_of(corpus: Corpus, teachers: Sequence[Teacher] = ()) -> Callable[[Car
 
     @cache
     def named(name: str, identity: str) -> Teacher:
+        if name.startswith(SCHEME):
+            return imported(name, identity)
         if name.startswith("scripted/"):  # reading takes no script, and it may be gone
             return scripted(lambda request: ScriptedAnswer(text=""), clock=corpus.clock, name=name)
         known = [_opened(corpus, name, fields) for fields in _specs(corpus, name)]

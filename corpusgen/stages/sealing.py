@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
+import pyarrow.compute as pc
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, SealRefused, UsageError
 from corpusgen.export.card import CardDuty, CardFacts, CardSource, CardSpend, CardSplit, CardTeacher, CardTerms, card
+from corpusgen.export.completeness import complete_card
 from corpusgen.journal import Transaction
+from corpusgen.provenance.events import note_event
 from corpusgen.provenance.policy import Decision, Duty
-from corpusgen.provenance.seal import DatasetFile, Survey, manifest, manifest_digest, survey
+from corpusgen.provenance.seal import DatasetFile, Survey, manifest, manifest_digest, sealed_facts, survey
 from corpusgen.records import SCHEMA_VERSION, Json, Record, canonical_json
+from corpusgen.spec import Source
+from corpusgen.stages.attesting import attest
 from corpusgen.stages.committing import one_at_a_time
+from corpusgen.stages.deciding import refusal, with_terms_of
+from corpusgen.stages.erasures import refuse_revoked
+from corpusgen.stages.importing import imported_sources
 from corpusgen.stages.judges import Judges, check_judges
-from corpusgen.stages.opening import OF_RUN, refusal
-from corpusgen.stages.selecting import Selection, data_file, find_selection
+from corpusgen.stages.opening import OF_RUN
+from corpusgen.stages.parents import descent
+from corpusgen.stages.parting import BUCKETS, bucket_of, buckets_of, by_bucket, gone_if_refused, parted, take_back
+from corpusgen.stages.quarantine import refuse_put_aside
+from corpusgen.stages.rejudging import (
+    Touch,
+    check_mix,
+    judged_today,
+    parents_of,
+    stored_cards,
+    touches_of_choice,
+    touches_of_rows,
+)
+from corpusgen.stages.selecting import Selection, find_selection, split_of
 from corpusgen.stages.task import Task
 from corpusgen.store.answers import Card
 from corpusgen.store.durable import publish, write_file
-from corpusgen.store.shards import ShardFile, read_columns, read_records, verify_shard
+from corpusgen.store.shards import read_columns, read_records, verify_shard
+from corpusgen.teachers.imported import ROUTE, SCHEME
 
 _LIMITATIONS = {
     "label": "Answers are a model's, not a person's; they are wrong as often as the run's report says.",
     "response": "Answers are a model's, not a person's; nobody has checked what they say.",
 }
+README: Final = "README.md"
+"""The card of a dataset, in its folder."""
+_FILE_OF_PART = r"(-\d+-of-\d+)?\.parquet"
 _JUDGED = "A judge has scored answers; rows with a verdict judge carry its score and the id of its judgement."
 
 
@@ -46,16 +73,24 @@ class Sealed:
 
     @property
     def files(self) -> list[Path]:
-        """The Parquet files, one for each split."""
+        """The Parquet files: one for each split, or for each bucket of licences in it where those differ."""
         return [self.folder / one["path"] for one in self.manifest["files"]]
 
-    def file(self, split: str = "train") -> Path:
-        """The Parquet file of a split. Raises UsageError naming the splits there are."""
-        path = self.folder / data_file(split)
-        if path not in self.files:
-            there = ", ".join(one.name.partition("-")[0] for one in self.files)
+    def of_split(self, split: str = "train") -> list[Path]:
+        """The Parquet files of a split. Raises UsageError naming the splits there are."""
+        found = [path for path in self.files if split_of(path.name) == split]
+        if not found:
+            there = ", ".join(dict.fromkeys(split_of(one.name) for one in self.files))
             raise UsageError(f"{self.label} has no split {split!r}; there are: {there}")
-        return path
+        return found
+
+    def file(self, split: str = "train") -> Path:
+        """The one Parquet file of a split. Raises UsageError where there is none, or more than one."""
+        found = self.of_split(split)
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise UsageError(f"{self.label}: split {split!r} lies in {len(found)} files by licence: {names}")
+        return found[0]
 
     @property
     def label(self) -> str:
@@ -71,34 +106,50 @@ def seal(corpus: Corpus, task: Task, selection: Selection, *decisions: Decision)
     """
     for decision in decisions:
         if decision.outcome != "allow":
-            raise refusal(task, decision)
+            raise refusal(corpus, task, decision)
     with one_at_a_time(corpus.folder / ".datasets.lock"):
-        return _seal(corpus, task, find_selection(corpus, selection.label), decisions)
+        return _seal(corpus, with_terms_of(corpus, task), find_selection(corpus, selection.label), decisions)
 
 
 def _seal(corpus: Corpus, task: Task, selection: Selection, decisions: Sequence[Decision]) -> Sealed:
+    refuse_revoked(corpus, selection.label)
     final = corpus.folder / "datasets" / selection.label
     if selection.status != "sealed" and final.exists():
-        final.rename(selection.folder)  # a process that was killed had published it, but not noted it
+        take_back(final, selection.folder)  # a process that was killed had published it, but not noted it
     _check_files(selection)
     if selection.status == "sealed":
-        return sealed_dataset(corpus, selection.label)
-    judges = Judges(corpus)
-    surveyed = survey(record_row(record) for record in judges.watching(read_records(selection.paths)))
+        found = sealed_dataset(corpus, selection.label)
+        attest(corpus)  # a process that was killed may have noted the sealing, and not signed it
+        return found
+    refuse_put_aside(corpus, task, selection.label, selection.paths)
+    judges, secret = Judges(corpus), corpus.new_secret()
+    records = (record_row(record) for record in judges.watching(read_records(selection.paths)))
+    surveyed = survey(records, secret=secret)
     if surveyed.problems:
         shown = "\n".join(map(str, surveyed.problems[:10]))
         raise SealRefused(f"{selection.label} cannot be sealed, provenance is incomplete:\n{shown}")
-    of_the_same_rights(selection.label, surveyed.counts, *(one for one in decisions if one.role != "judge"))
-    check_judges(selection.label, judges, decisions)
-    answered = [one for one in decisions if one.role != "judge" and surveyed.counts["teacher"].get(one.teacher.name)]
-    judged = bool(judges.cards) or "judged too low" in selection.funnel
-    answered += [one for one in decisions if one.role == "judge" and judged]
-    sealed = _manifest(corpus, selection, surveyed, judges, answered)
-    facts = card_facts(corpus, task, selection, surveyed, judges, answered)
-    write_file(selection.folder / "README.md", card(facts).encode())
-    write_file(corpus.folder / "datasets" / f"{selection.label}.seal.json", canonical_json(sealed) + b"\n")
-    publish(selection.folder, final)
-    corpus.journal.run_now(lambda transaction: _note(transaction, selection, sealed))
+    rights = _rights(corpus, task, selection, judges, decisions)
+    of_the_same_rights(selection.label, surveyed.counts, *rights.wrote)
+    check_judges(selection.label, judges, rights.judged)
+    laid_out = parted(selection, buckets_of(rights.wrote, rights.judged))
+    with gone_if_refused(laid_out, selection):
+        if laid_out is not selection:
+            surveyed = survey((record_row(record) for record in read_records(laid_out.paths)), secret=secret)
+        for files in by_bucket(laid_out):
+            check_mix(corpus, task, selection.label, _teachers_in(files))
+        configs = licences_by_bucket(laid_out, rights.judged)
+        facts = card_facts(corpus, task, laid_out, surveyed, judges, rights.every, configs)
+        _check_complete(task, facts)
+        readme = card(facts).encode()
+        sealed = _manifest(corpus, task, laid_out, surveyed, judges, rights, facts)
+        sealed |= {"readme_sha256": hashlib.sha256(readme).hexdigest()}
+        write_file(laid_out.folder / README, readme)
+        write_file(seal_file(corpus, selection.label), canonical_json(sealed) + b"\n")
+        publish(laid_out.folder, final)
+    corpus.journal.run_now(lambda transaction: _note(transaction, laid_out, sealed, secret))
+    if laid_out is not selection:
+        shutil.rmtree(selection.folder)
+    attest(corpus)
     return Sealed(
         name=selection.name,
         version=selection.version,
@@ -109,10 +160,79 @@ def _seal(corpus: Corpus, task: Task, selection: Selection, decisions: Sequence[
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Rights:
+    """What the terms say of everybody who did something for a dataset."""
+
+    touched: tuple[Touch, ...]
+    wrote: tuple[Decision, ...]
+    judged: tuple[Decision, ...]
+
+    @property
+    def every(self) -> tuple[Decision, ...]:
+        return (*self.wrote, *self.judged)
+
+
+def _rights(corpus: Corpus, task: Task, selection: Selection, judges: Judges, decisions: Sequence[Decision]) -> _Rights:
+    """The given decisions that are about the rows; of answers under other terms than today's, what those say today.
+
+    Raises PolicyRefused where they do not allow it.
+    """
+    judge = None if task.judging is None else task.judging.teacher.name
+    judging = [one for one in decisions if one.teacher.name == judge and one.role in ("judge", "filter")]
+    touched = touches_of_rows(corpus, task, selection.paths, judges)
+    if not judges.cards and "judged too low" in selection.funnel:  # whom it dropped, no row tells of
+        touched = (*touched, *(Touch.of_decision(one) for one in judging))
+    if selection.calibration is not None:
+        touched = (*touched, *touches_of_choice(corpus, selection.name, selection.calibration))
+    given = {(one.teacher.name, one.terms_set_id, one.role): one for one in decisions}
+    named = {one.name for one in task.spec.teachers} | {judge}
+    kept = (one for one in touched if one.above or one.chose or one.teacher.route == "imported")
+    about = [*kept, *(one for one in touched if one.teacher.name in named)]
+    found = {
+        touch: given.get((touch.teacher.name, touch.terms_set_id, touch.role)) or one
+        for touch, one in judged_today(corpus, task, about).items()
+    }
+    for decision in found.values():
+        if decision.outcome != "allow":
+            raise refusal(corpus, task, decision)
+    # Who wrote what rows were made from binds them as a judge does: no row is freer than what it descends from.
+    # So does who wrote no row and chose how labels are read.
+    wrote = [one for touch, one in found.items() if touch.wrote]
+    judged = [one for touch, one in found.items() if not touch.wrote and not (touch.chose and one in wrote)]
+    return _Rights(touched=touched, wrote=tuple(dict.fromkeys(wrote)), judged=tuple(dict.fromkeys(judged)))
+
+
+def _check_complete(task: Task, facts: CardFacts) -> None:
+    """Raise SealRefused that names each thing the dataset does not tell of itself, and where to write it."""
+    if gaps := complete_card(facts):
+        lines = [f"{_place(task, gap.field)}{gap}" for gap in gaps]
+        raise SealRefused(f"{facts.name}-{facts.version} lacks what must be told:\n" + "\n".join(lines))
+
+
+def _place(task: Task, field: str) -> str:
+    """The line of the spec that a gap is about, where there is one."""
+    names = [source.id for source in task.spec.sources]
+    what, _, name = field.partition(".")
+    return f"{task.located.where(what, names.index(name))}: " if what == "sources" and name in names else ""
+
+
 def _check_files(selection: Selection) -> None:
     for path, file in zip(selection.paths, selection.files.values(), strict=True):
         if (problem := verify_shard(path, file)) is not None:
             raise CorpusDamaged(problem)
+
+
+def _check_sealed_files(selection: Selection, sealed: Mapping[str, Json]) -> None:
+    """Raise CorpusDamaged unless the journal's list of files is the one in the seal, which alone is signed."""
+    listed = {one["path"]: (one["rows"], one["sha256"]) for one in sealed["files"]}
+    there = {one.name: (one.rows, one.sha256) for one in selection.files.values()}
+    for name in sorted(listed.keys() | there.keys()):
+        if listed.get(name) != there.get(name):
+            raise CorpusDamaged(f"{selection.label}: the journal tells of another {name} than the one that was sealed")
+    for part, file in selection.files.items():
+        if not re.fullmatch(re.escape(part) + _FILE_OF_PART, file.name):
+            raise CorpusDamaged(f"{selection.label}: {file.name} stands in the journal as {part!r}, which it is not")
 
 
 def of_the_same_rights(label: str, counts: Mapping[str, Mapping[str, int]], *decisions: Decision) -> None:
@@ -138,6 +258,7 @@ def of_the_same_rights(label: str, counts: Mapping[str, Mapping[str, int]], *dec
 def sealed_dataset(corpus: Corpus, dataset: str) -> Sealed:
     """A dataset that is sealed and unaltered. Raises SealRefused or CorpusDamaged otherwise."""
     selection = find_selection(corpus, dataset)
+    refuse_revoked(corpus, selection.label)
     if selection.status != "sealed":
         raise SealRefused(
             f"{selection.label} is {selection.status}; seal it first: corpusgen seal {selection.label} --spec task.yaml"
@@ -147,6 +268,7 @@ def sealed_dataset(corpus: Corpus, dataset: str) -> Sealed:
         "select manifest from datasets where name = ? and version = ?", (selection.name, selection.version)
     )[0][0]
     sealed = orjson.loads(text)["seal"]
+    _check_sealed_files(selection, sealed)
     return Sealed(
         name=selection.name,
         version=selection.version,
@@ -168,15 +290,26 @@ def _duties(decisions: Sequence[Decision]) -> tuple[Duty, ...]:
 
 def licence_of(decisions: Sequence[Decision]) -> str:
     """What holds for all rows together, whichever teacher a row is of."""
-    every = list(dict.fromkeys(one.licence_expression for one in decisions))
+    return _together([one.licence_expression for one in decisions])
+
+
+def _together(expressions: Sequence[str]) -> str:
+    every = list(dict.fromkeys(expressions))
     return every[0] if len(every) == 1 else " AND ".join(f"({one})" if " " in one else one for one in every)
 
 
 def _manifest(
-    corpus: Corpus, selection: Selection, surveyed: Survey, judges: Judges, decisions: Sequence[Decision]
+    corpus: Corpus,
+    task: Task,
+    selection: Selection,
+    surveyed: Survey,
+    judges: Judges,
+    rights: _Rights,
+    facts: CardFacts,
 ) -> dict[str, Json]:
-    cards = _cards(corpus)
+    cards, decisions = stored_cards(corpus), rights.every
     sets = surveyed.counts["terms"].keys() | {card.terms_set_id for card in judges.cards}
+    sets |= {touch.terms_set_id for touch in rights.touched if touch.chose}
     fields = manifest(
         name=selection.name,
         version=selection.version,
@@ -195,23 +328,57 @@ def _manifest(
         "funnel": selection.funnel,
         "calibration": None if calibration is None else calibration.to_json(),
         **({"judges": judges.to_json()} if judges.cards else {}),
+        "touched": [touch.to_json() for touch in rights.touched],
+        "sources": [source_json(source) for source in facts.sources],
+        "intended_use": task.spec.intended_use.model_dump(mode="json"),
+        "runs": sorted(set(read_columns(selection.paths, ["run_id"])["run_id"].to_pylist())),
+        **({"configs": dict(facts.configs)} if facts.configs else {}),
     }
 
 
-def _note(transaction: Transaction, selection: Selection, sealed: dict[str, Json]) -> None:
+def licences_by_bucket(selection: Selection, judged: Sequence[Decision]) -> dict[str, str]:
+    """The licence of the rows of each bucket, where they lie in files of their own."""
+    licences: dict[str, dict[str, None]] = {}
+    for part, path in zip(selection.files, selection.paths, strict=True):
+        if (bucket := bucket_of(part)) is not None:
+            found = pc.unique(read_columns([path], ["licence_expression"])["licence_expression"])
+            licences.setdefault(bucket, {}).update(dict.fromkeys(found.to_pylist()))
+    of_judges = [one.licence_expression for one in judged]
+    return {name: _together([*licences[name], *of_judges]) for name in BUCKETS if name in licences}
+
+
+def source_json(source: CardSource) -> dict[str, Json]:
+    """A source as a manifest tells of it, with the text that must go along with every copy."""
+    told = asdict(source) | {"acquired": source.acquired and source.acquired.isoformat()}
+    return {name: value for name, value in told.items() if value not in (None, ())}
+
+
+def _note(transaction: Transaction, selection: Selection, sealed: dict[str, Json], secret: bytes) -> None:
     row = transaction.execute(
         "select manifest from datasets where name = ? and version = ?", (selection.name, selection.version)
     ).fetchone()
     assert row is not None
-    fields = orjson.loads(row[0]) | {"seal": sealed}
+    files = {part: asdict(file) for part, file in selection.files.items()}
+    fields = orjson.loads(row[0]) | {"files": files, "seal": sealed}
     transaction.execute(
         "update datasets set status = 'sealed', manifest = ?, sealed_us = ? where name = ? and version = ?",
         (orjson.dumps(fields).decode(), transaction.now_us, selection.name, selection.version),
     )
+    transaction.execute("insert into dataset_secrets values(?, ?, ?)", (selection.name, selection.version, secret))
+    note_event(transaction, "dataset_sealed", sealed_facts(sealed))
 
 
-def _cards(corpus: Corpus) -> list[Card]:
-    return [Card.from_json(row[0]) for row in corpus.journal.query("select card from cards")]
+def seal_file(corpus: Corpus, label: str) -> Path:
+    """Where the manifest of a sealed dataset lies, beside its folder."""
+    return corpus.folder / "datasets" / f"{label}.seal.json"
+
+
+def dataset_secret(corpus: Corpus, selection: Selection) -> bytes | None:
+    """What the leaves of a sealed dataset are salted with; None for those that were sealed without."""
+    rows = corpus.journal.query(
+        "select secret from dataset_secrets where name = ? and version = ?", (selection.name, selection.version)
+    )
+    return rows[0][0] if rows else None
 
 
 def card_facts(
@@ -221,8 +388,9 @@ def card_facts(
     surveyed: Survey,
     judges: Judges,
     decisions: Sequence[Decision],
+    configs: Mapping[str, str],
 ) -> CardFacts:
-    """What the dataset's card says."""
+    """What the dataset's card says; ``configs`` are the licences of buckets, where rows lie parted."""
     spec = task.spec
     return CardFacts(
         name=selection.name,
@@ -232,11 +400,12 @@ def card_facts(
         rows=surveyed.rows,
         columns_version=SCHEMA_VERSION,
         splits=tuple(
-            CardSplit(name=split, pattern=f"{split}-*.parquet", rows=file.rows)
-            for split, file in selection.files.items()
+            CardSplit(name=split_of(part), pattern=f"{part}-*.parquet", rows=file.rows, config=_config(part, configs))
+            for part, file in selection.files.items()
         ),
+        configs=configs,
         teachers=(*_card_teachers(corpus, task, surveyed), *_card_judges(task, judges)),
-        sources=tuple(_card_sources(task, selection)),
+        sources=tuple(_card_sources(corpus, task, selection)),
         duties=tuple(
             CardDuty(kind=duty.kind, applies_to=duty.applies_to, text=duty.text, terms_id=duty.terms_id)
             for duty in _duties(decisions)
@@ -244,11 +413,10 @@ def card_facts(
         description=spec.description,
         task_categories=("text-classification",) if spec.kind == "label" else ("text-generation",),
         spend=_card_spend(corpus, selection),
-        labels={split: _labels(selection, file) for split, file in selection.files.items()}
-        if spec.kind == "label"
-        else {},
+        labels=_labels(selection) if spec.kind == "label" else {},
+        imported=sum(rows for name, rows in surveyed.counts["teacher"].items() if name.startswith(SCHEME)),
         how_made=(
-            "Every row is one answer of the teacher named in it, asked with the prompt whose digest it carries.",
+            *_how_rows_came(surveyed),
             "Exact repeats, and texts that also stand in validation or gold, were dropped before anything was asked.",
             *([f"Labels are calibrated ({selection.calibration.kind})."] if selection.calibration else []),
             *([_JUDGED] if judges.cards else []),
@@ -260,10 +428,19 @@ def card_facts(
     )
 
 
+def _how_rows_came(surveyed: Survey) -> Iterator[str]:
+    imported = sum(rows for name, rows in surveyed.counts["teacher"].items() if name.startswith(SCHEME))
+    if imported < surveyed.rows:
+        yield "Every row is one answer of the teacher named in it, asked with the prompt whose digest it carries."
+    if imported:
+        told = "Of those that name an import in a teacher's place" if imported < surveyed.rows else "Of all rows"
+        yield f"{told} ({imported:,}), nobody was asked: they came from outside as they are, from the source they name."
+
+
 def _card_teachers(corpus: Corpus, task: Task, surveyed: Survey) -> Iterator[CardTeacher]:
     # A teacher has a card for each version of its terms or runtime; the dataset's reader wants one row of each.
-    for card_ in {(one.teacher, one.route, one.host, one.terms_ids): one for one in _cards(corpus)}.values():
-        records = surveyed.counts["teacher"].get(card_.teacher, 0)
+    for card_ in {(one.teacher, one.route, one.host, one.terms_ids): one for one in stored_cards(corpus)}.values():
+        records = 0 if card_.route == ROUTE else surveyed.counts["teacher"].get(card_.teacher, 0)
         if records and card_.terms_set_id in surveyed.counts["terms"]:
             yield _card_teacher(task, card_, card_.teacher, records)
 
@@ -288,27 +465,61 @@ def _card_teacher(task: Task, card_: Card, name: str, records: int) -> CardTeach
     )
 
 
-def _card_sources(task: Task, selection: Selection) -> Iterator[CardSource]:
+def _card_sources(corpus: Corpus, task: Task, selection: Selection) -> Iterator[CardSource]:
     table = read_columns(selection.paths, ["source_ids"])
     records: Counter[str] = Counter()
     for names in table["source_ids"].to_pylist():
         records.update({name.partition("#")[0] for name in names})
     for source in task.spec.sources:
-        notice = task.located.resolve(source.notice).read_text("utf-8") if source.notice else None
-        yield CardSource(
-            source_id=source.id,
-            title=source.title,
-            licence=source.licence,
-            locator=source.locator,
-            records=records[source.id],
-            notice=notice,
+        yield card_source(source, records[source.id], notice_of(task, source))
+    named = {source.id for source in task.spec.sources}
+    above = descent(corpus, parents_of(selection.paths))
+    imports = [*_teachers_in(selection.paths), *(card.teacher for card, _ in above.writers)]
+    for one in imported_sources(corpus, imports):
+        if one.source.id not in named:
+            named.add(one.source.id)
+            yield card_source(one.source, records[one.source.id], one.notice)
+    for source in above.sources:
+        if source.id not in named:
+            named.add(source.id)
+            yield card_source(source, None, None)
+    if lost := sorted(records.keys() - named):
+        raise SealRefused(
+            f"{selection.label}: {records[lost[0]]} rows are of source {lost[0]!r}, which {task.located.file} does not"
+            " name; write it under sources, or name the spec its records were made with"
         )
 
 
-def _labels(selection: Selection, file: ShardFile) -> dict[str, int]:
-    column = read_columns([selection.folder / file.name], ["calibrated_label"])["calibrated_label"]
-    counts = Counter(column.to_pylist())
-    return {str(label): count for label, count in sorted(counts.items(), key=lambda pair: str(pair[0]))}
+def _teachers_in(paths: Sequence[Path]) -> list[str]:
+    found: list[str] = pc.unique(read_columns(paths, ["teacher"])["teacher"]).to_pylist()
+    return found
+
+
+def notice_of(task: Task, source: Source) -> str | None:
+    """The notice of a source of a task, word for word."""
+    return task.located.resolve(source.notice).read_text("utf-8") if source.notice else None
+
+
+def card_source(source: Source, records: int | None, notice: str | None) -> CardSource:
+    """A source as a card tells of it."""
+    alike = ("title", "licence", "locator", "generated_by", "rightsholder", "acquisition", "acquired")
+    more = ("copyright_status", "personal_data", "lawful_basis", "processing_regions")
+    told = {name: getattr(source, name) for name in (*alike, *more)}
+    return CardSource(source_id=source.id, records=records, notice=notice, **told)
+
+
+def _config(part: str, configs: Mapping[str, str]) -> str:
+    """The configuration of a part; of parted rows, a split that holds none is in none."""
+    return (bucket_of(part) or "") if configs else "default"
+
+
+def _labels(selection: Selection) -> dict[str, dict[str, int]]:
+    """Records per label, by split."""
+    counts: dict[str, Counter[str]] = {}
+    for part, path in zip(selection.files, selection.paths, strict=True):
+        column = read_columns([path], ["calibrated_label"])["calibrated_label"]
+        counts.setdefault(split_of(part), Counter()).update(map(str, column.to_pylist()))
+    return {split: dict(sorted(found.items())) for split, found in counts.items()}
 
 
 def _card_spend(corpus: Corpus, selection: Selection) -> CardSpend:

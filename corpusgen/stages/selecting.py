@@ -27,6 +27,7 @@ from corpusgen.stages.checks import answer_checks
 from corpusgen.stages.choosing import ALL, STEPS, Choice, Chooser, Plan, item_of
 from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.embedding import embedder_of
+from corpusgen.stages.quarantine import Quarantine
 from corpusgen.stages.task import Task
 from corpusgen.store.manifest import read_manifest
 from corpusgen.store.shards import ShardFile, read_records, write_shard
@@ -35,9 +36,18 @@ if TYPE_CHECKING:  # few tasks have a judge
     from corpusgen.stages.judgements import Judgements
 
 
+ASKED: Final = "run_id not glob 'import-*'"
+"""What tells a run from an import in SQL; imports ask for nothing and drop nothing from a pool."""
+
+
 def data_file(split: str) -> str:
     """The name of a split's file; readers of dataset folders take the split from it."""
     return f"{split}-00000-of-00001.parquet"
+
+
+def split_of(part: str) -> str:
+    """The split that a file, or a part of a version, is of; of unlike licences, a part names its bucket behind it."""
+    return part.partition("-")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +87,8 @@ class Selection:
     status: str
     folder: Path
     files: Mapping[str, ShardFile]
-    """The file of each split."""
+    """The file of each split, such as ``train``; once sealed, of each bucket in it (``train-permissive``) where
+    licences differ."""
     filters: Filters
     calibration: Calibration | None
     funnel: dict[str, int]
@@ -97,6 +108,14 @@ class Selection:
     def rows(self) -> int:
         """Records in all splits together."""
         return sum(file.rows for file in self.files.values())
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Records of each split."""
+        rows: dict[str, int] = {}
+        for part, file in self.files.items():
+            rows[split_of(part)] = rows.get(split_of(part), 0) + file.rows
+        return rows
 
     @property
     def paths(self) -> list[Path]:
@@ -194,9 +213,14 @@ def select(
     wanted, dropped = _wanted(corpus, filters, record_ids), _dropped(corpus, name, filters.split)
     reader = _Reader(calibration=calibration, wanted=wanted, judgements=judgements, personal=personal)
 
-    def base(record: Record) -> str | None:
+    quarantine = Quarantine(corpus=corpus, task=task)
+
+    def base(record: Record) -> str | Finding | None:
+        if (aside := quarantine.finding(record)) is not None:
+            return aside
         item = item_of(record).partition("#")[2]
-        return "dropped from the pool" if item in dropped else useless(record, filters)
+        asked = record.route != "imported"  # what came from outside was never in a pool
+        return "dropped from the pool" if asked and item in dropped else useless(record, filters)
 
     choice = Choice(plan=_plan(filters), base=base, checks=checks)
     remarks: list[str] = []
@@ -217,7 +241,10 @@ def select(
         shutil.rmtree(hidden, ignore_errors=True)
         files = {
             split: write_shard(
-                hidden, data_file(split), map(_selected, choice.stream(by_id(), split)), metadata=_metadata(calibration)
+                hidden,
+                data_file(split),
+                map(_selected, choice.stream(by_id(), split)),
+                metadata=calibration_metadata(calibration),
             )
             for split in filters.splits
         }
@@ -252,7 +279,8 @@ def judgements_on(corpus: Corpus, task: Task, split: str) -> Judgements:
     assert task.judging is not None
     name = task.judging.spec.name
     paths = read_manifest(corpus.folder).paths(corpus.folder, dataset=name, split=split)
-    return Judgements.read(task, [*paths, *reused(corpus, name, split)[1]], corpus.clock)
+    aside = Quarantine(corpus=corpus, task=task.judging)
+    return Judgements.read(task, [*paths, *reused(corpus, name, split)[1]], corpus.clock, aside)
 
 
 def _dropped(corpus: Corpus, name: str, split: str) -> frozenset[str]:
@@ -260,8 +288,8 @@ def _dropped(corpus: Corpus, name: str, split: str) -> frozenset[str]:
     if split != "train":
         return frozenset()
     rows = corpus.journal.query(
-        "select substr(item_id, 7) from drops where item_id glob 'train:*' and run_id ="
-        " (select run_id from runs where task = ? order by started_us desc, run_id limit 1)",
+        "select substr(item_id, 7) from drops where item_id glob 'train:*' and run_id ="  # noqa: S608 - own text
+        f" (select run_id from runs where task = ? and {ASKED} order by started_us desc, run_id limit 1)",
         (name,),
     )
     return frozenset(str(row[0]) for row in rows)
@@ -340,7 +368,10 @@ def parse_splits(text: str | None) -> Mapping[str, float]:
 
 def check_curated(corpus: Corpus, name: str, *, named: bool) -> None:
     """Raise UsageError where records were asked for with a ``curate`` section and nobody says what to do with it."""
-    rows = corpus.journal.query("select spec from runs where task = ? order by started_us desc limit 1", (name,))
+    rows = corpus.journal.query(
+        f"select spec from runs where task = ? and {ASKED} order by started_us desc limit 1",  # noqa: S608 - own text
+        (name,),
+    )
     if rows and not named and any((orjson.loads(rows[0][0]).get("curate") or {}).values()):
         raise UsageError(
             f"{name!r} was asked for with a curate: section, which judges answers too; name the spec with --spec,"
@@ -375,10 +406,12 @@ def _wanted(corpus: Corpus, filters: Filters, record_ids: Container[str] | None)
     return frozenset(row[0].hex() for row in rows).__contains__
 
 
-def _metadata(calibration: Calibration | None) -> dict[str, str]:
+def calibration_metadata(calibration: Calibration | None) -> dict[str, str]:
+    """What the files of a version say of how its labels were calibrated."""
     if calibration is None:
         return {}
-    return {"corpusgen.calibration": orjson.dumps(calibration.to_json()).decode()}
+    # Whose answers it was made from is not what it is: the manifest tells.
+    return {"corpusgen.calibration": orjson.dumps(replace(calibration, runs=()).to_json()).decode()}
 
 
 def with_calibration(record: Record, calibration: Calibration | None) -> Record:
@@ -489,7 +522,7 @@ def selections(corpus: Corpus, name: str | None = None) -> list[Selection]:
 def _read(corpus: Corpus, name: str, version: str, status: str, text: str) -> Selection:
     fields = orjson.loads(text)
     calibration = fields["calibration"]
-    hidden = "" if status == "sealed" else "."
+    hidden = "" if status == "sealed" or (status == "revoked" and "seal" in fields) else "."
     return Selection(
         name=name,
         version=version,

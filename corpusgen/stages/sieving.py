@@ -19,6 +19,7 @@ from corpusgen.journal import Journal, Transaction
 from corpusgen.prompting.seeds import Seed
 from corpusgen.records import digest
 from corpusgen.stages.checks import Check, held_out_texts, prompt_checks
+from corpusgen.stages.erasures import STAGE as ERASED
 from corpusgen.stages.opening import Run
 from corpusgen.stages.repeats import Kept
 from corpusgen.stages.task import Task
@@ -79,6 +80,9 @@ def check_left(task: Task, read: int, left: int, dropped: Mapping[str, int]) -> 
     """Raise SpecError where the checks leave nothing to ask about: the spec is wrong, and not every item."""
     if left or not dropped:
         return
+    if not dropped.keys() - {ERASED}:
+        message = f"every one of the {read:,} items was erased from this corpus; name other seeds"
+        raise task.located.error(message, "seeds", "train")
     told = ", ".join(f"{count:,} {check}" for check, count in dropped.items())
     message = f"leaves nothing of the {read:,} items to ask about ({told})"
     if "decontaminate" in dropped:

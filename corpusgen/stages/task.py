@@ -17,10 +17,11 @@ from corpusgen.corpus import Clock
 from corpusgen.errors import LocatedError, PriceUnknown, UnsupportedParameter, UsageError
 from corpusgen.fields import Place
 from corpusgen.prompting.prompts import Item, Prompter, Requester
-from corpusgen.provenance.terms import Registry, load_registry
+from corpusgen.provenance.terms import Registry
 from corpusgen.records import Json, Request, TeacherRole, canonical_json, digest
-from corpusgen.shipped import here_or_shipped, shipped
+from corpusgen.shipped import here_or_shipped
 from corpusgen.spec import Located, TaskSpec, load_spec
+from corpusgen.stages.terms_files import files_of, read_registry
 from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.batches import Batches
 from corpusgen.teachers.json_schema import UnsoundSchema, check_schema
@@ -46,6 +47,8 @@ class Task:
     """The task of scoring this one's answers, its teacher the judge; None where nobody is asked to."""
     judges: bool = False
     """Whether it is such a task."""
+    filters: bool = False
+    """Whether its scores decide which answers are kept."""
 
     @property
     def spec(self) -> TaskSpec:
@@ -80,7 +83,7 @@ def load_task(path: Path) -> Task:
     strata = located.spec.curate.diverse and located.spec.curate.diverse.strata
     prompter = replace(prompter, extra_columns=(strata,) if strata else ())
     prompter.check_seeds()
-    registry = load_registry(shipped("data/terms.yaml"), *extra)
+    registry = read_registry(files_of(None, *extra))
     task = Task(located=located, prompter=prompter, registry=registry, schema=schema)
     return _curated(task) if located.spec.curate.model_fields_set else task
 

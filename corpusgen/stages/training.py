@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,12 +20,16 @@ from corpusgen.errors import UsageError
 from corpusgen.evaluate.calibration import Calibration
 from corpusgen.fields import Unit
 from corpusgen.journal import Transaction
+from corpusgen.provenance.events import note_event
 from corpusgen.provenance.policy import Decision
 from corpusgen.records import Json, digest
+from corpusgen.stages.attesting import attest, file_digests
 from corpusgen.stages.committing import one_at_a_time
-from corpusgen.stages.opening import judge, refusal
+from corpusgen.stages.deciding import decision_for, refusal
+from corpusgen.stages.erasures import refuse_to_retire, refuse_unless_sealed
 from corpusgen.stages.pool import unique_pool
-from corpusgen.stages.sealing import Sealed, of_the_same_rights, sealed_dataset
+from corpusgen.stages.rejudging import Subject, check, check_sources, gate, judged_base, judged_today, note, touches_of
+from corpusgen.stages.sealing import Sealed, card_source, notice_of, of_the_same_rights, sealed_dataset, source_json
 from corpusgen.stages.sieving import Notes
 from corpusgen.stages.studying import learn_pool, studying, timed, worst_study_us
 from corpusgen.stages.task import Task
@@ -63,19 +67,40 @@ def train(corpus: Corpus, task: Task, sealed: Sealed, decision: Decision, space:
     Raises PolicyRefused when today's terms do not allow training on it, and BudgetExhausted when a cap on processor
     time or on time leaves too little for it; the corpus keeps everything there is.
     """
+    refuse_unless_sealed(corpus, sealed.label, sealed.manifest_sha256)
     if decision.outcome != "allow":
-        raise refusal(task, decision)
-    of_the_same_rights(sealed.label, sealed.manifest["counts"], decision)
+        raise refusal(corpus, task, decision)
+    _ask_again(corpus, task, sealed, run_id)
     settings = task.spec.student
-    student_id = digest([sealed.manifest_sha256, settings.model_dump(), _space_digest(space)])[:16]
+    # What is None is left out: a field that a later corpusgen adds makes no other student.
+    student_id = digest([sealed.manifest_sha256, settings.model_dump(exclude_none=True), _space_digest(space)])[:16]
     folder = corpus.folder / "students" / student_id
     with one_at_a_time(corpus.folder / ".students.lock"):
         if not (folder / "facts.json").exists():
             _learn(corpus, task, sealed, decision, space, folder, run_id)
         trained = load_student(folder)
+        files = file_digests(folder)
         # Once more where a process was killed between the folder and the note.
-        corpus.journal.run_now(lambda transaction: _note(transaction, student_id, run_id, sealed, trained.facts))
+        corpus.journal.run_now(lambda transaction: _note(transaction, student_id, run_id, sealed, trained.facts, files))
     return trained
+
+
+def _ask_again(corpus: Corpus, task: Task, sealed: Sealed, run_id: str) -> None:
+    """Raise PolicyRefused unless today's terms allow training on all that was touched, and on the student's base."""
+    touches = touches_of(corpus, task, sealed.manifest, sealed.files)
+    subject = Subject(stage="train", name=sealed.label, kind="dataset", run_id=run_id, doing="trained on")
+    if "sources" in sealed.manifest:
+        check_sources(corpus, sealed.label, sealed.manifest, task)
+    gate(corpus, subject, [task], touches, sealed.manifest.get("sources", ()))
+    if "sources" not in sealed.manifest:  # of an earlier version: the licences of rows tell of their sources
+        found = judged_today(corpus, task, touches).items()
+        answered = [one for touch, one in found if touch.wrote]
+        of_the_same_rights(sealed.label, sealed.manifest["counts"], *answered)
+    if (base := task.spec.student.base) is not None:
+        begun = replace(subject, name=base.model, kind="base", doing="made into a student")
+        judged = judged_base(corpus, task, base)
+        note(corpus, begun, [judged])
+        check(begun, [judged])
 
 
 def _learn(
@@ -100,7 +125,7 @@ def _learn(
 def lessons(sealed: Sealed) -> tuple[list[str], Floats, tuple[str, ...]]:
     """Texts, label probabilities (n x k) and label names of a sealed dataset. Raises UsageError without labels."""
     columns = ("input", "label_names", "calibrated_label", "calibrated_logprobs")
-    table = read_columns([sealed.file()], columns).to_pydict()
+    table = read_columns(sealed.of_split(), columns).to_pydict()
     if not table["label_names"]:
         raise UsageError(f"{sealed.label}: the train split is empty; give it a larger share, or another --seed")
     names = tuple(table["label_names"][0] or ())
@@ -135,6 +160,7 @@ def _facts(task: Task, sealed: Sealed, decision: Decision, space: TextSpace, sel
         "dataset": sealed.label,
         "manifest_sha256": sealed.manifest_sha256,
         "sources_of_unlabelled_text": [task.spec.seeds.train.source],
+        "sources": [source_json(card_source(one, None, notice_of(task, one))) for one in task.spec.sources],
         "calibration": sealed.manifest["calibration"],
         "terms": sealed.manifest["terms"],
         "licence_expression": decision.licence_expression,
@@ -159,11 +185,22 @@ def _save(student: BagStudent, folder: Path, facts: dict[str, Json]) -> None:
     unfinished.rename(folder)
 
 
-def _note(transaction: Transaction, student_id: str, run_id: str, sealed: Sealed, facts: dict[str, Json]) -> None:
+def _note(
+    transaction: Transaction,
+    student_id: str,
+    run_id: str,
+    sealed: Sealed,
+    facts: dict[str, Json],
+    files: dict[str, Json],
+) -> None:
+    if transaction.rows("select 1 from students where student_id = ?", (student_id,)):
+        return
     transaction.execute(
-        "insert into students values(?, ?, ?, ?, ?) on conflict do nothing",
+        "insert into students values(?, ?, ?, ?, ?)",
         (student_id, run_id, sealed.label, orjson.dumps(facts).decode(), transaction.now_us),
     )
+    trained = {"student_id": student_id, "dataset": sealed.label, "manifest_sha256": sealed.manifest_sha256}
+    note_event(transaction, "student_trained", trained | {"files": files})
 
 
 def load_student(folder: Path) -> Trained:
@@ -178,11 +215,14 @@ def load_student(folder: Path) -> Trained:
 
 def find_student(corpus: Corpus, name: str | None) -> Trained:
     """The student of that id, or the newest one. Raises UsageError listing what there is."""
-    rows = corpus.journal.query("select student_id from students order by trained_us")
+    rows = corpus.journal.query(
+        "select student_id from students where json_extract(facts, '$.made_elsewhere') is null order by trained_us"
+    )
     known = [row[0] for row in rows]
     chosen = [student_id for student_id in known if name is None or student_id.startswith(name)]
     if not chosen:
         raise UsageError(f"no student {name or ''!r} in {corpus.folder}; there are: {', '.join(known) or 'none yet'}")
+    refuse_to_retire(corpus, chosen[-1])
     return load_student(corpus.folder / "students" / chosen[-1])
 
 
@@ -193,13 +233,15 @@ def train_sealed(corpus: Corpus, task: Task, dataset: str, *, caps: Mapping[Unit
     """
     sealed = sealed_dataset(corpus, dataset)
     card = open_teacher(task.teacher, folder=task.located.file.parent, clock=corpus.clock).card
-    decision = judge(task, card, corpus.clock().date())
+    decision = decision_for(corpus, task, card, corpus.clock().date())
     runs = corpus.journal.query("select run_id from runs where spec_digest = ?", (task.identity,))
     run_id = str(runs[0][0]) if runs else ""
     with timed(corpus, task, run_id, caps or {}):
         pool = unique_pool(task, Notes(journal=corpus.journal))
         space = learn_pool(corpus, task, run_id, [item.input for item in pool.items])
-        return train(corpus, task, sealed, decision, space, run_id)
+        trained = train(corpus, task, sealed, decision, space, run_id)
+    attest(corpus)
+    return trained
 
 
 def predictions(trained: Trained, texts: Sequence[str]) -> list[dict[str, Json]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import orjson
 
 from corpusgen.budget.amounts import UNITS
 from corpusgen.corpus import Corpus
@@ -14,36 +16,41 @@ from corpusgen.errors import CorpusDamaged, StoreError
 from corpusgen.fanout import UNCOUNTED
 from corpusgen.journal import storage_errors
 from corpusgen.provenance.seal import survey
+from corpusgen.records import canonical_json
 from corpusgen.stages.cataloguing import CATALOG_NAME, catalog_problem
-from corpusgen.stages.committing import committed_shards
-from corpusgen.stages.sealing import record_row, sealed_dataset
+from corpusgen.stages.committing import committed_shards, signed_head
+from corpusgen.stages.erasures import erasures, revocation, unfinished
+from corpusgen.stages.finding import Finding
+from corpusgen.stages.ledger_checks import LedgerChecked, ledger_checked
+from corpusgen.stages.rights_checks import rights_findings
+from corpusgen.stages.sealing import README, Sealed, dataset_secret, record_row, seal_file, sealed_dataset
 from corpusgen.stages.selecting import Selection, selections
 from corpusgen.store.answers import expander
-from corpusgen.store.manifest import MANIFEST_NAME, ShardEntry, encode, manifest_of, read_manifest
+from corpusgen.store.manifest import MANIFEST_NAME, LedgerHead, ShardEntry, encode, manifest_of, read_manifest
 from corpusgen.store.shards import read_columns, read_records, verify_shard
 from corpusgen.store.shared_cache import NO_CALL
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """Something that is not as it was committed."""
-
-    check: str
-    subject: str
-    message: str
-
 
 Check = Callable[[Corpus], Iterator[Finding]]
 
 
-def verify(corpus: Corpus) -> list[Finding]:
+def verify(corpus: Corpus, kept: Iterable[tuple[str, str]] = ()) -> list[Finding]:
     """Everything wrong with a corpus; an empty list means that it is sound.
 
     The journal is the truth: its own integrity, money per answer against the ledger and back, balances against calls,
-    request keys against requests, shards and their costs against answers, the manifest to the byte, the catalog, and
-    sealed datasets with their roots.
+    request keys against requests, shards and their costs against answers, the manifest to the byte, the catalog,
+    sealed datasets with their roots, and the ledger of events: what each says, their order, signatures and roots, and
+    whether it goes on from checkpoints that were ``kept`` elsewhere (what to call each, and its envelope).
     """
-    return [finding for check in CHECKS for finding in check(corpus)]
+    return list(verified(corpus, kept).findings)
+
+
+def verified(
+    corpus: Corpus, kept: Iterable[tuple[str, str]] = (), only: Mapping[str, bytes] | None = None
+) -> LedgerChecked:
+    """The same with how far the ledger is signed; ``only`` is the one key that counts, by its id."""
+    found = [finding for check in CHECKS for finding in check(corpus)]
+    checked = ledger_checked(corpus, kept, only)
+    return replace(checked, findings=(*found, *checked.findings))
 
 
 def _integrity(corpus: Corpus) -> Iterator[Finding]:
@@ -212,14 +219,20 @@ def manifest_problem(corpus: Corpus) -> str | None:
         content = (corpus.folder / MANIFEST_NAME).read_bytes()
     except OSError as error:
         return f"cannot be read: {error.strerror}" if committed else None
-    if content == encode(manifest_of(committed)):
+    if content == encode(manifest_of(committed, signed_head(corpus))):
         return None
     try:
-        listed = read_manifest(corpus.folder).shards
+        found = read_manifest(corpus.folder)
     except StoreError as error:
         return str(error)
-    differ = sorted({entry.path for entry in set(listed) ^ set(committed)})
+    if found.ledger != (head := signed_head(corpus)):
+        return f"says of the ledger {_told(found.ledger)}, the journal's last checkpoint is {_told(head)}"
+    differ = sorted({entry.path for entry in set(found.shards) ^ set(committed)})
     return f"differs from what the journal committed: {', '.join(differ[:5]) or 'in how it is written'}"
+
+
+def _told(head: LedgerHead | None) -> str:
+    return f"{head.size} events with root {head.root}" if head else "nothing"
 
 
 def _catalog(corpus: Corpus) -> Iterator[Finding]:
@@ -237,12 +250,79 @@ def _sealed(corpus: Corpus) -> Iterator[Finding]:
 def _sealed_one(corpus: Corpus, selection: Selection) -> Iterator[Finding]:
     try:
         sealed = sealed_dataset(corpus, selection.label)
-        root = survey(record_row(record) for record in read_records(selection.paths)).merkle_root
+        secret = dataset_secret(corpus, selection)
+        if secret is None and sealed.manifest["merkle"].get("leaves") == "salted":
+            raise CorpusDamaged("the secret that its leaves are salted with is gone: nobody can say what was sealed")
+        rows = (record_row(record) for record in read_records(selection.paths))
+        root = survey(rows, secret=secret).merkle_root
     except (CorpusDamaged, StoreError) as error:
         yield Finding(check="datasets", subject=selection.label, message=str(error))
         return
     if root != sealed.manifest["merkle"]["root"]:
         yield Finding(check="datasets", subject=selection.label, message=f"Merkle root is {root}, sealed was another")
+    if (problem := seal_problem(corpus, sealed)) is not None:
+        yield Finding(check="datasets", subject=selection.label, message=problem)
+    for problem in folder_problems(sealed):
+        yield Finding(check="datasets", subject=selection.label, message=problem)
+
+
+def folder_problems(sealed: Sealed) -> Iterator[str]:
+    """What lies in the folder of a sealed dataset and is not in its seal, or not as it was sealed."""
+    known = {README, *(path.name for path in sealed.files)}
+    for path in sorted(sealed.folder.rglob("*")):
+        if (name := path.relative_to(sealed.folder).as_posix()) not in known:
+            yield f"{name} lies in its folder and was not sealed with it; take it away"
+    if (expected := sealed.manifest.get("readme_sha256")) is None:
+        return  # sealed before a seal had it
+    try:
+        found = hashlib.sha256((sealed.folder / README).read_bytes()).hexdigest()
+    except OSError as error:
+        yield f"{README} cannot be read: {error.strerror}"
+        return
+    if found != expected:
+        yield f"{README} is not the one that was sealed"
+
+
+def seal_problem(corpus: Corpus, sealed: Sealed) -> str | None:
+    """What is wrong with the manifest file of a sealed dataset, in one sentence, or None."""
+    path = seal_file(corpus, sealed.label)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"its manifest {path.name} cannot be read: {error.strerror}"
+    written = canonical_json(sealed.manifest) + b"\n"
+    return None if content == written else f"its manifest {path.name} is not the one that was sealed"
+
+
+def _erased(corpus: Corpus) -> Iterator[Finding]:
+    """Erasures that have not come to their end, and datasets that were revoked, by the bytes they have since."""
+    before = unfinished(corpus)
+    if before is not None:
+        message = "is unfinished, and what it is to take out may still be here; corpusgen erase brings it to its end"
+        yield Finding(check="erasures", subject=f"erasure {before['erasure_id']}", message=message)
+        return
+    try:
+        for selection in selections(corpus):
+            if selection.status == "revoked":
+                yield from _revoked(corpus, selection)
+    except CorpusDamaged as error:
+        yield Finding(check="erasures", subject="journal.sqlite", message=str(error))
+
+
+def _revoked(corpus: Corpus, selection: Selection) -> Iterator[Finding]:
+    where = (selection.name, selection.version)
+    ((text,),) = corpus.journal.query("select manifest from datasets where name = ? and version = ?", where)
+    known = {(one["erasure_id"], label) for one in erasures(corpus) for label in one["datasets"]}
+    told = "select 1 from events where kind = 'dataset_revoked' and json_extract(payload, '$.dataset') = ?"
+    number = (revocation(orjson.loads(text)) or {}).get("erasure_id")
+    if (number, selection.label) not in known or not corpus.journal.query(told, (selection.label,)):
+        yield Finding(check="erasures", subject=selection.label, message="is revoked, and no erasure tells why")
+    if corpus.journal.query("select 1 from dataset_secrets where name = ? and version = ?", where):
+        message = "is revoked, and the secret that its leaves were salted with is still there"
+        yield Finding(check="erasures", subject=selection.label, message=message)
+    for path, file in zip(selection.paths, selection.files.values(), strict=True):
+        if (problem := verify_shard(path, file)) is not None:
+            yield Finding(check="datasets", subject=selection.label, message=problem)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -258,6 +338,8 @@ CHECKS: tuple[Check, ...] = (
     _manifest,
     _catalog,
     _sealed,
+    _erased,
+    rights_findings,
 )
 
 
@@ -268,7 +350,7 @@ def orphans(corpus: Corpus) -> list[Path]:
     files = (corpus.folder / "shards").glob("*/*")
     found = [path for path in files if path not in shards]
     found += [path for path in (corpus.folder / "datasets").glob("*") if path.is_dir() and path not in datasets]
-    found += list((corpus.folder / "students").glob(".*"))
+    found += [path for name in ("students", "releases") for path in (corpus.folder / name).glob(".*")]
     return sorted(found)
 
 

@@ -23,6 +23,7 @@ from corpusgen.prompting.seeds import Seed
 from corpusgen.records import Message, Record
 from corpusgen.stages.asking import Watch, no_watch, prompts_about
 from corpusgen.stages.covering import chosen_seeds
+from corpusgen.stages.erasures import without_erased
 from corpusgen.stages.lanes import lane_answers
 from corpusgen.stages.opening import Run
 from corpusgen.stages.pool import HELD_OUT, note_drops
@@ -151,8 +152,9 @@ class Survey:
 def survey(run: Run) -> Survey:
     """Count the pool, and note in the journal what is dropped from it."""
     counted = _Counting(run=run, held_out=_held_out(run.task))
-    sound = counted.new(told_apart(run.task.prompter.seeds(POOL), text=_text(run.task), seen=Marks()))
+    new = counted.new(told_apart(run.task.prompter.seeds(POOL), text=_text(run.task), seen=Marks()))
     held, unique, dropped, by_check = list[Seed](), 0, Marks(), Counter[str]()
+    sound = without_erased(run.corpus.journal, run.run_id, new, by_check)
     for seed, why in _sifted(run, sound):
         if why is not None:
             by_check[why] += 1
@@ -308,11 +310,11 @@ def _shuffled(items: Iterable[Item], seed: int) -> Iterator[Item]:
 
 def _packed(item: Item) -> bytes:
     messages = [(message.role, message.content) for message in item.messages]
-    return orjson.dumps((item.item_id, item.split, item.input, messages, item.source_ids, item.gold))
+    return orjson.dumps((item.item_id, item.split, item.input, messages, item.source_ids, item.gold, item.parent_ids))
 
 
 def _unpacked(packed: bytes) -> Item:
-    item_id, split, text, messages, source_ids, gold = orjson.loads(packed)
+    item_id, split, text, messages, source_ids, gold, parent_ids = orjson.loads(packed)
     return Item(
         item_id=item_id,
         split=split,
@@ -320,6 +322,7 @@ def _unpacked(packed: bytes) -> Item:
         messages=tuple(Message(role=role, content=content) for role, content in messages),
         source_ids=tuple(source_ids),
         gold=gold,
+        parent_ids=tuple(parent_ids),
     )
 
 

@@ -103,7 +103,8 @@ class RecordRow:
     """``input``, ``source_ids``, ``sample_index``; where it was asked more than once ``first_cost_microusd``, what all
     but the last came to, ``between``, the requests after the first and before the last, and ``turns``, the messages
     that are the question; ``role`` of a teacher that is not the first; where one call gave several answers ``choice``,
-    which of them it is, and ``share``, its place among how many that bear the call's cost."""
+    which of them it is, and ``share``, its place among how many that bear the call's cost; ``parent_ids``, the records
+    that what was asked about was made from."""
 
 
 def store_card(transaction: Transaction, card: Card) -> None:

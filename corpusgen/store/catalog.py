@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -32,10 +32,16 @@ _SHARD_SCHEMA = pa.schema(
 )
 
 
-def build_catalog(corpus: Path, manifest: Manifest, tables: Mapping[str, pa.Table] | None = None) -> Path:
+def build_catalog(
+    corpus: Path,
+    manifest: Manifest,
+    tables: Mapping[str, pa.Table] | None = None,
+    lineage: Mapping[str, str] | None = None,
+) -> Path:
     """A fresh ``catalog.duckdb``: a view ``records`` over the committed shards, ``shards``, and the small ``tables``.
 
-    Times are UTC without a zone. Readers of the file before keep it until they close it.
+    ``lineage`` are views by name, in the order in which they build on each other, for the schema of that name. Times
+    are UTC without a zone. Readers of the file before keep it until they close it.
     """
     make_folder(corpus)
     path = corpus / CATALOG_NAME
@@ -45,12 +51,29 @@ def build_catalog(corpus: Path, manifest: Manifest, tables: Mapping[str, pa.Tabl
             hidden.unlink(missing_ok=True)
         with _connected(hidden, read_only=False) as connection:
             _fill(connection, corpus, manifest, {**(tables or {}), "shards": shard_table(manifest.shards)})
+            _add_lineage(connection, lineage or {})
         with unwritable(path):
             publish(hidden, path)
     finally:
         hidden.unlink(missing_ok=True)
         hidden.with_name(f"{hidden.name}.wal").unlink(missing_ok=True)
     return path
+
+
+def add_lineage(corpus: Path, views: Mapping[str, str]) -> None:
+    """Put the views over the lineage into the catalogue that is there. Raises StoreError where somebody has it open."""
+    with _connected(corpus / CATALOG_NAME, read_only=False) as connection:
+        _add_lineage(connection, views)
+
+
+def _add_lineage(connection: duckdb.DuckDBPyConnection, views: Mapping[str, str]) -> None:
+    # In a schema of its own, where `records` and `runs` are other tables than the catalogue's.
+    if views:
+        connection.execute("create schema if not exists lineage")
+        connection.execute("use lineage")
+    with suppress(duckdb.Error):  # a lineage that cannot be read is made anew for who asks; nothing is lost here
+        for name, sql in views.items():
+            connection.execute(f'create or replace view "{name}" as {sql}')
 
 
 @contextmanager

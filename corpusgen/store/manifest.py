@@ -40,10 +40,19 @@ class ShardEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LedgerHead:
+    """How far the ledger of events was signed last, and its root there."""
+
+    size: int
+    root: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The committed shards of a corpus, in a fixed order."""
+    """The committed shards of a corpus, in a fixed order, and how far its ledger is signed."""
 
     shards: tuple[ShardEntry, ...] = ()
+    ledger: LedgerHead | None = None
 
     @property
     def rows(self) -> int:
@@ -59,9 +68,9 @@ class Manifest:
         ]
 
 
-def write_manifest(corpus: Path, shards: Iterable[ShardEntry]) -> Manifest:
+def write_manifest(corpus: Path, shards: Iterable[ShardEntry], ledger: LedgerHead | None = None) -> Manifest:
     """The manifest of exactly these shards, durable on return; the one before stays until then."""
-    manifest = manifest_of(shards)
+    manifest = manifest_of(shards, ledger)
     make_folder(corpus)
     path, content = corpus / MANIFEST_NAME, encode(manifest)
     if not path.exists() or path.read_bytes() != content:
@@ -69,9 +78,9 @@ def write_manifest(corpus: Path, shards: Iterable[ShardEntry]) -> Manifest:
     return manifest
 
 
-def manifest_of(shards: Iterable[ShardEntry]) -> Manifest:
+def manifest_of(shards: Iterable[ShardEntry], ledger: LedgerHead | None = None) -> Manifest:
     """These shards in the order in which a manifest lists them."""
-    return Manifest(shards=tuple(sorted(shards, key=lambda shard: (shard.dataset, shard.name))))
+    return Manifest(shards=tuple(sorted(shards, key=lambda shard: (shard.dataset, shard.name))), ledger=ledger)
 
 
 def read_manifest(corpus: Path) -> Manifest:
@@ -92,6 +101,7 @@ def encode(manifest: Manifest) -> bytes:
         "manifest_version": MANIFEST_VERSION,
         "rows": manifest.rows,
         "shards": [asdict(shard) for shard in manifest.shards],
+        **({"ledger": asdict(manifest.ledger)} if manifest.ledger else {}),
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
@@ -100,7 +110,9 @@ def _decode(path: Path, content: bytes) -> Manifest:
     try:
         document = orjson.loads(content)
         _refuse_newer(path, "manifest", document["manifest_version"], MANIFEST_VERSION)
-        manifest = Manifest(shards=tuple(_entry(path, item) for item in document["shards"]))
+        head = document.get("ledger")
+        ledger = None if head is None else LedgerHead(size=head["size"], root=head["root"])
+        manifest = Manifest(shards=tuple(_entry(path, item) for item in document["shards"]), ledger=ledger)
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise _not_ours(path, f"it is not a manifest ({type(error).__name__}: {error})") from error
     if document.get("rows") != manifest.rows:

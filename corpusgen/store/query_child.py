@@ -14,17 +14,22 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 if __name__ == "__main__":
     # Both libraries work without numpy here, and importing it would double the time to start.
     sys.modules["numpy"] = None  # type: ignore[assignment]
 
+    # DuckDB tells where it would keep secrets and extensions: nobody's home is anybody's business here.
+    os.environ.pop("HOME", None)
+
 import duckdb
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+MAIN = "main"
 RECORDS = "records"
 _NOBODY = 65534
 _PR_SET_PDEATHSIG = 1
@@ -44,7 +49,22 @@ class Refused(Exception):
 
 
 class Damaged(Exception):
-    """A shard cannot be read as it was written."""
+    """A file cannot be read as it was written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A table that lies in files: of it only what the statement reads is loaded."""
+
+    schema: str
+    name: str
+    empty: pa.Table
+    paths: tuple[str, ...]
+
+    @property
+    def shown(self) -> str:
+        """As a statement names it."""
+        return f"{self.schema}.{self.name}"
 
 
 def main() -> None:
@@ -60,11 +80,15 @@ def main() -> None:
         _send({"problem": "memory", "message": str(error)})
     except Refused as error:
         _send({"problem": "refused", "message": str(error)})
+    except RecursionError:
+        _send({"problem": "refused", "message": "the statement is nested too deeply, or joins too many tables"})
     except (duckdb.Error, pa.ArrowException) as error:
         _send({"problem": "sql", "kind": type(error).__name__, "message": str(error)})
 
 
 def _confine(limits: Mapping[str, Any], parent: int) -> None:
+    # DuckDB takes a database in memory for a file of that name in the current folder, which a statement may then touch.
+    os.chdir("/")
     seconds = int(limits["seconds"]) + 1
     memory = limits["memory_mb"] << 20
     _limit(resource.RLIMIT_AS, memory)
@@ -105,16 +129,40 @@ def _become_nobody(parent: int) -> None:
 
 
 def _answer(header: Mapping[str, Any], tables: dict[str, pa.Table]) -> tuple[dict[str, Any], pa.Buffer]:
-    sql, limits = header["sql"], header["limits"]
-    empty = tables.pop(RECORDS)
-    columns = _needed_columns(sql, empty, tables, limits)
+    sql, limits, views = header["sql"], header["limits"], header["views"]
+    stored = [
+        Stored(schema=schema, name=name, empty=tables.pop(f"{schema}.{name}"), paths=tuple(paths))
+        for schema, name, paths in header["stored"]
+    ]
+    needed = _needed_columns(sql, stored, tables, views, limits)
     connection = _connect(limits)
-    for name, table in tables.items():
-        _create(connection, name, table)
-    _create_records(connection, empty, columns, header["shards"])
+    _create_small(connection, tables)
+    _create_schemas(connection, {"stored", *(one.schema for one in stored)})
+    for one in stored:
+        _create_stored(connection, one, needed[one.shown])
+    _create_views(connection, views)
     _become_nobody(header["parent"])
     connection.execute("set lock_configuration = true")
     return _run(connection, sql, limits)
+
+
+def _create_small(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, pa.Table]) -> None:
+    for name, table in tables.items():
+        _create(connection, name, table)
+
+
+def _create_schemas(connection: duckdb.DuckDBPyConnection, schemas: set[str]) -> None:
+    for schema in sorted(schemas - {MAIN}):
+        connection.execute(f"create schema {schema}")
+
+
+def _create_views(connection: duckdb.DuckDBPyConnection, views: Mapping[str, Mapping[str, str]]) -> None:
+    """The views of each schema over its tables; afterwards names are looked for in main first."""
+    for schema, texts in views.items():
+        connection.execute(f"set search_path = '{schema}'")
+        for name, text in texts.items():
+            connection.execute(f"create view {schema}.{name} as {text}")
+    connection.execute(f"set search_path = '{','.join([MAIN, *views])}'")
 
 
 def _connect(limits: Mapping[str, Any]) -> duckdb.DuckDBPyConnection:
@@ -126,22 +174,62 @@ def _threads() -> int:
     return min(4, os.cpu_count() or 1)
 
 
-def _needed_columns(sql: str, empty: pa.Table, tables: Mapping[str, pa.Table], limits: Mapping[str, Any]) -> list[str]:
-    """The record columns the statement reads: what the planner says, and those that occur in the text."""
+def _needed_columns(
+    sql: str,
+    stored: list[Stored],
+    tables: Mapping[str, pa.Table],
+    views: Mapping[str, Mapping[str, str]],
+    limits: Mapping[str, Any],
+) -> dict[str, list[str] | None]:
+    """For each stored table the columns that the statement reads: what the planner says, and those in the text.
+
+    None where the statement does not read the table at all.
+    """
     connection = _connect(limits)
-    for name, table in {RECORDS: empty, **tables}.items():
-        _create(connection, name, table.slice(0, 0))
+    _create_small(connection, {name: table.slice(0, 0) for name, table in tables.items()})
+    _create_schemas(connection, {one.schema for one in stored})
+    for one in stored:
+        _create(connection, one.shown, one.empty)
+    _create_views(connection, views)
     kind = _only_statement(connection, sql)
-    if kind == "MULTI":  # PIVOT: its columns come from the values themselves
-        return list(empty.column_names)
     _optimise_columns_only(connection)
     connection.execute("set lock_configuration = true")
+    words = set(re.findall(r"\w+", sql.lower()))
+    if kind == "MULTI":  # PIVOT: its columns come from the values themselves
+        return _columns_of_named(connection, stored, views, words, whole=True)
     # Bound as it was written first, so that errors quote the user's own text.
     connection.sql(sql)
-    planned = set() if kind == "EXPLAIN" else _planned_columns(connection, sql)
-    needed = planned | set(re.findall(r"\w+", sql.lower()))
-    unknown = planned - set(empty.column_names)
-    return [name for name in empty.column_names if unknown or name in needed]
+    if kind == "EXPLAIN":
+        return _columns_of_named(connection, stored, views, words, whole=False)
+    planned = _planned_columns(connection, [sql])
+    return {one.shown: _columns(one, planned.get(one.shown), words) for one in stored}
+
+
+def _columns(table: Stored, planned: set[str] | None, words: set[str]) -> list[str] | None:
+    names = table.empty.column_names
+    if planned is None:
+        return None
+    unknown = planned - set(names)
+    return [name for name in names if unknown or name in planned or name in words]
+
+
+def _columns_of_named(
+    connection: duckdb.DuckDBPyConnection,
+    stored: list[Stored],
+    views: Mapping[str, Mapping[str, str]],
+    words: set[str],
+    *,
+    whole: bool,
+) -> dict[str, list[str] | None]:
+    """Columns of the tables that the text names, all of them or those it names too, and what its views read."""
+    named = [f"from {schema}.{view}" for schema, texts in views.items() for view in texts if view in words]
+    read = _planned_columns(connection, named)
+    # These make names of texts, where no word shows them.
+    hidden = not words.isdisjoint({"query", "query_table"})
+    for one in stored:
+        if one.name in words or hidden:
+            read.setdefault(one.shown, set()).update(one.empty.column_names if whole else ())
+    return {one.shown: _columns(one, read.get(one.shown), words) for one in stored}
 
 
 def _only_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
@@ -164,9 +252,14 @@ def _optimise_columns_only(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(f"set disabled_optimizers = '{disabled}'")
 
 
-def _planned_columns(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
-    rows = connection.execute(f"explain (format json) {sql}").fetchall()
-    return {name for plan in rows for node in _nodes(json.loads(plan[1])) for name in _projected(node)}
+def _planned_columns(connection: duckdb.DuckDBPyConnection, statements: list[str]) -> dict[str, set[str]]:
+    read: dict[str, set[str]] = {}
+    for sql in statements:
+        for plan in connection.execute(f"explain (format json) {sql}").fetchall():
+            for node in _nodes(json.loads(plan[1])):
+                if table := node.get("Table"):
+                    read.setdefault(table.partition(".")[2], set()).update(_projected(node))
+    return read
 
 
 def _nodes(plan: Any) -> Iterator[dict[str, Any]]:
@@ -178,30 +271,35 @@ def _nodes(plan: Any) -> Iterator[dict[str, Any]]:
 
 
 def _projected(scan: dict[str, Any]) -> list[str]:
-    if not scan.get("Table", "").endswith(f".{RECORDS}"):
-        return []
     names = scan.get("Projections") or []
     return [names] if isinstance(names, str) else names
 
 
-def _create_records(
-    connection: duckdb.DuckDBPyConnection, empty: pa.Table, columns: list[str], shards: list[str]
-) -> None:
-    """``records`` with all its columns; those the statement does not read are NULL and were never loaded."""
-    stored = columns or ["sample_index"]
-    connection.execute("create schema stored")
-    _create(connection, "stored.records", empty.select(stored))
-    for path in shards:
-        for batch in _shard_batches(path, stored):
-            _insert(connection, "stored.records", batch)
-    _create(connection, "stored.everything", empty)
+def _create_stored(connection: duckdb.DuckDBPyConnection, table: Stored, columns: list[str] | None) -> None:
+    """The table with all its columns; those the statement does not read are NULL and were never loaded."""
+    if columns is None:
+        _create(connection, table.shown, table.empty)
+        return
+    kept = columns or [_narrowest(table.empty.schema)]
+    inner = f"stored.{table.schema}_{table.name}"
+    _create(connection, inner, table.empty.select(kept))
+    for path in table.paths:
+        for batch in _batches(path, kept):
+            _insert(connection, inner, batch)
+    _create(connection, "stored.everything", table.empty)
     types = connection.execute("select column_name, column_type from (describe stored.everything)").fetchall()
-    listed = ", ".join(_quoted(name) if name in stored else f"null::{kind} as {_quoted(name)}" for name, kind in types)
-    connection.execute(f"create view {RECORDS} as select {listed} from stored.records")  # noqa: S608 - our own names
+    listed = ", ".join(_quoted(name) if name in kept else f"null::{kind} as {_quoted(name)}" for name, kind in types)
+    connection.execute(f"create view {table.shown} as select {listed} from {inner}")  # noqa: S608 - our own names
     connection.execute("drop table stored.everything")
 
 
-def _shard_batches(path: str, columns: list[str]) -> Iterator[pa.Table]:
+def _narrowest(schema: pa.Schema) -> str:
+    """A column that costs little, where only rows are counted."""
+    small = [str(field.name) for field in schema if field.type == pa.int32()]
+    return small[0] if small else str(schema.names[0])
+
+
+def _batches(path: str, columns: list[str]) -> Iterator[pa.Table]:
     try:
         source = pyarrow.fs.LocalFileSystem().open_input_file(path)
         with source, pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False) as file:
@@ -211,7 +309,7 @@ def _shard_batches(path: str, columns: list[str]) -> Iterator[pa.Table]:
     except pa.ArrowMemoryError:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise Damaged(f"{path}: not the shard that was written: {error}") from error
+        raise Damaged(f"{path}: not the file that was written: {error}") from error
 
 
 def _create(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> None:

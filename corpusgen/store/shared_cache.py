@@ -17,7 +17,7 @@ import sqlite3
 import stat
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,13 +179,12 @@ class SharedCache:
         """Keep entries, in one transaction, and wait until they are written."""
         await self._in_thread(self._write, list(entries))
 
-    async def forget(self, keys: Iterable[bytes]) -> int:
-        """Delete entries, overwriting their bytes; how many there were. For the erasure of what came from a source.
+    def purge(self, keys: Iterable[bytes], holds: Callable[[bytes], bool] | None = None) -> int:
+        """Delete entries, and those whose answer ``holds`` knows, so that no page, log or file of the cache has them.
 
-        Raises StoreError if they could not be deleted: erasing is not optional, as everything else here is.
+        Gives back how many there were. Raises StoreError where that cannot be done, as while another process uses it.
         """
-        gone: int = await self._in_thread(self._delete, [key.hex() for key in keys])
-        return gone
+        return self._thread.submit(self._purge, [key.hex() for key in keys], holds).result()
 
     def keep(self, answer: Answer, card: Card) -> None:
         """Keep an answer soon; returns at once, whatever the disk is doing."""
@@ -257,6 +256,31 @@ class SharedCache:
                 return sum(bool(cache.delete(name)) for name in names)
         except (sqlite3.Error, diskcache.Timeout) as error:
             raise StoreError(f"entries of {self.folder} could not be deleted ({error}); delete the folder") from error
+
+    def _purge(self, names: list[str], holds: Callable[[bytes], bool] | None) -> int:
+        gone = self._delete(names)
+        cache = self._cache()
+        try:
+            if holds is not None:
+                gone += self._delete([name for name in list(cache) if self._is_to_go(cache, name, holds)])
+            kept = {row[0] for row in cache._con.execute("select filename from Cache where filename is not null")}
+            for path in self.folder.rglob("*.val"):
+                if path.relative_to(self.folder).as_posix() not in kept:  # a process that was killed left it
+                    path.unlink(missing_ok=True)
+            cache._con.execute("vacuum")
+            (busy, *_) = cache._con.execute("pragma wal_checkpoint(truncate)").fetchone()
+        except (sqlite3.Error, diskcache.Timeout, OSError) as error:
+            raise StoreError(f"{self.folder} could not be cleaned ({error}); try again, or delete it") from error
+        if busy:
+            raise StoreError(f"{self.folder}: another process reads it; let it end, then try again")
+        return gone
+
+    def _is_to_go(self, cache: Any, name: str, holds: Callable[[bytes], bool]) -> bool:
+        try:
+            value = cache.get(name)
+            return value is not None and holds(unpack(bytes.fromhex(name), value).answer.body)
+        except (Damaged, sqlite3.DataError):
+            return True  # nobody can tell what is in it, and nobody can use it
 
     def _flush(self) -> None:
         while True:

@@ -19,18 +19,30 @@ import pyarrow.parquet as pq
 from corpusgen.store.durable import hidden_name, publish, unwritable
 from corpusgen.store.query import QueryResult
 
-Format: TypeAlias = Literal["table", "json", "jsonl", "csv"]
+Format: TypeAlias = Literal["table", "json", "jsonl", "csv", "markdown"]
 
 _WIDEST_CELL = 60
 # Control characters steer terminals, bidirectional marks make text read as what it is not.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _FORMULA = re.compile("[=+\\-@\t\r\n＝＋－＠]")
+# As entities, characters of a cell are never Markdown or HTML: no link, picture or script comes out of what was stored.
+_MARKUP = str.maketrans({letter: f"&#{ord(letter)};" for letter in "&<>|\\`*[]~!"})
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 def tabulate(result: QueryResult, kind: Format) -> str:
-    """The result as text ending in a newline: an aligned table, a JSON array, JSON lines or CSV."""
+    """The result as text ending in a newline: an aligned table, a JSON array, JSON lines, CSV or Markdown."""
     return _FORMATS[kind](result)
+
+
+def plain_line(text: str) -> str:
+    """Text on one line, without what steers a terminal."""
+    return " ".join(_STEERING.sub("", text).split())
+
+
+def marked(text: str) -> str:
+    """Text on one line that Markdown shows as it is."""
+    return plain_line(text).translate(_MARKUP)
 
 
 def write_parquet(result: QueryResult, path: Path) -> None:
@@ -80,7 +92,24 @@ def _csv(result: QueryResult) -> str:
     return text.getvalue()
 
 
-_FORMATS: dict[Format, Callable[[QueryResult], str]] = {"table": _table, "json": _json, "jsonl": _jsonl, "csv": _csv}
+def _markdown(result: QueryResult) -> str:
+    numeric = [_is_number(kind) for kind in result.table.schema.types]
+    lines = [_markdown_line(map(marked, result.columns)), _markdown_line("---:" if one else "---" for one in numeric)]
+    lines += (_markdown_line(marked(_text(value)) for value in row) for row in result.rows)
+    return "\n".join([*lines, "", _footer(result)]) + "\n"
+
+
+def _markdown_line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+_FORMATS: dict[Format, Callable[[QueryResult], str]] = {
+    "table": _table,
+    "json": _json,
+    "jsonl": _jsonl,
+    "csv": _csv,
+    "markdown": _markdown,
+}
 
 
 def _objects(result: QueryResult) -> Iterable[str]:

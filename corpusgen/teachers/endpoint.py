@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 from urllib.parse import SplitResult, quote, urlsplit
 
 import orjson
@@ -17,7 +17,9 @@ import orjson
 from corpusgen.errors import UnsupportedParameter, UsageError
 from corpusgen.records import Api, Completion, Reply, Request, canonical_json
 from corpusgen.teacher_fields import TeacherSpec
-from corpusgen.teachers.billing import Billing, billing_of, shipped_facts, shipped_rows
+from corpusgen.teachers.addresses import host_problem
+from corpusgen.teachers.billing import Billing, billing_of, shipped_facts
+from corpusgen.teachers.own import known_rows
 from corpusgen.teachers.reading import believed, body_of, only, read_choices
 from corpusgen.teachers.sdk import Opens, Sdk, anthropic_client, openai_client
 from corpusgen.teachers.table import EndpointRow, ModelFact, row_for
@@ -30,6 +32,7 @@ CAPABILITIES: Final = Capabilities(apis=frozenset({"chat", "completion"}), top_l
 """What may be asked of a server nobody described: OpenAI's and vLLM's default limit of 20 runners-up."""
 
 IN_FLIGHT: Final = 16
+Route: TypeAlias = Literal["api", "aggregator", "cloud", "self_hosted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,7 @@ def connect(spec: TeacherSpec, *, folder: Path, clock: Clock) -> Endpoint:
 
 def offers() -> tuple[Offer, ...]:
     """What ``teachers list`` says of this kind."""
-    rows = [row for row in shipped_rows() if row.name not in _OWN_FILE]
+    rows = [row for row in known_rows() if row.name not in _OWN_FILE]
     return (
         Offer(name="endpoint/MODEL", route="api", provider="(spec)", installed=True, free=False),
         *(offer_of(row) for row in rows),
@@ -116,7 +119,7 @@ def offer_of(row: EndpointRow, *, installed: bool = True) -> Offer:
 
 def schemes() -> frozenset[str]:
     """The names of rows, each of which is a scheme."""
-    return frozenset(row.name for row in shipped_rows())
+    return frozenset(row.name for row in known_rows())
 
 
 def model_of(spec: TeacherSpec) -> str:
@@ -127,7 +130,7 @@ def model_of(spec: TeacherSpec) -> str:
 def row_of(spec: TeacherSpec) -> EndpointRow | None:
     """What the table knows of the server a spec names."""
     kind = spec.name.partition("/")[0]
-    rows = [row for row in shipped_rows() if row.wire == "chat" or row.name == kind]
+    rows = [row for row in known_rows() if row.wire == "chat" or row.name == kind]
     return row_for(kind, spec.provider, _host(spec.base_url), rows)
 
 
@@ -135,7 +138,7 @@ def fact_of(row: EndpointRow | None, model: str) -> ModelFact | None:
     """What the table knows of a model at a server."""
     if row is None:
         return None
-    like = next((one for one in shipped_rows() if one.name == row.models_like), None)
+    like = next((one for one in known_rows() if one.name == row.models_like), None)
     return row.of(model) or (like.of(model) if like is not None else None)
 
 
@@ -147,15 +150,21 @@ def resolved(spec: TeacherSpec) -> TeacherSpec:
     base = spec.base_url or _home(row)
     # The key of one provider goes to nobody else: at another address it must be named.
     at_home = is_at_home(spec)
-    loopback = is_loopback(_host(base))
     return spec.model_copy(
         update={
             "base_url": base,
             "provider": spec.provider or row.provider,
-            "route": spec.route or ("self_hosted" if loopback else row.route),
+            "route": spec.route or _route(row, _host(base)),
             "key_env": spec.key_env or (row.key_env if at_home else None),
+            "terms": tuple(dict.fromkeys((*row.terms, *spec.terms))),
         }
     )
+
+
+def _route(row: EndpointRow, host: str) -> Route | None:
+    """How a row's models are reached. A proxy on this machine sends on what it is sent, so its row's word stands."""
+    said_nothing = row.route is None or row.route == "self_hosted"
+    return "self_hosted" if said_nothing and is_loopback(host) else row.route
 
 
 def is_at_home(spec: TeacherSpec) -> bool:
@@ -336,6 +345,8 @@ def _base(url: str | None, row: EndpointRow | None) -> SplitResult:
         raise UsageError("base_url: must not hold a user name or password; put the key in the variable key_env names")
     if base.scheme not in ("http", "https") or not base.hostname or not port_is_fine:
         raise UsageError(f"base_url: {url!r} is not an address such as https://host.example/v1")
+    if problem := host_problem(base.hostname):
+        raise UsageError(f"base_url: {problem}")
     if base.query or base.fragment:
         raise UsageError(f"base_url: {url!r} must end with its path; remove what follows ? or #")
     if base.scheme == "http" and not is_loopback(base.hostname):

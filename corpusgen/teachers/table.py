@@ -56,6 +56,7 @@ class EndpointRow(_Fact):
     hosts: tuple[str, ...] = Field((), description="Host names; * stands for any part")
     base_url: str | None = None
     key_env: str | None = None
+    terms: tuple[str, ...] = Field((), description="Terms documents its models are known to be under")
     region_env: tuple[str, ...] = Field((), description="Variables that may name the {region} in base_url")
     regions: dict[str, str] = Field({}, description="Addresses of regions that are not where base_url says")
     key_header: str = "Authorization"

@@ -50,7 +50,7 @@ class TeacherCard:
     """Part of every request key: ``weights:sha256:…`` or ``provider@origin``."""
     provider: str
     model: str
-    route: Literal["api", "aggregator", "cloud", "self_hosted", "mock"]
+    route: Literal["api", "aggregator", "cloud", "self_hosted", "mock", "imported"]
     host: str
     weights_sha256: str | None
     capabilities: Capabilities

@@ -375,7 +375,7 @@ def in_process(client: str, url: str, count: int, cache: str = "off") -> dict[st
             [sys.executable, __file__, "--child", client, url, str(count), folder],
             check=True,
             stdout=subprocess.PIPE,
-            env=os.environ | {"CORPUSGEN_CACHE": shared},
+            env=os.environ | {"CORPUSGEN_CACHE": shared, "CORPUSGEN_SIGNING_KEY": str(Path(folder) / "signing.pem")},
         )
     found: dict[str, float] = json.loads(done.stdout)
     return found
