@@ -259,6 +259,11 @@ VIEWS: Final[Mapping[str, tuple[str, str, Mapping[str, str]]]] = {
             "sent_time": "requests",
         },
     ),
+    "v_asked": (
+        "wasAssociatedWith",
+        "Each teacher with each set of terms it was asked under, whatever became of the answers.",
+        {"teacher_no": "requests", "terms_set_no": "requests"},
+    ),
     "v_use": (
         "wasGeneratedBy",
         "Each record with every request it comes from in any role, its own or a parent's.",
