@@ -182,7 +182,7 @@ def test_a_disk_that_fills_up_is_named_and_the_same_command_goes_on(tmp_path: Pa
         f"rm {disk}/ballast\n{run}\n{sys.executable} -m corpusgen verify --corpus {disk}/corpus",
     )
     assert "Traceback" not in done.stderr
-    first, ended, second, sound = done.stdout.splitlines()
+    first, ended, second, _, sound = done.stdout.splitlines()
     assert (json.loads(first)["error"], ended) == ("CorpusUnwritable", "ended with 6"), done.stderr
     assert f"{disk}/corpus" in json.loads(first)["message"]
     assert (json.loads(second)["records"], sound, done.returncode) == (400, "sound", 0), done.stderr
@@ -196,7 +196,7 @@ def test_a_disk_that_is_full_when_a_shard_is_committed_costs_nothing_twice(made:
         f"{run} || echo ended with $?\numount {made}/shards\n{run}\n"
         f"{sys.executable} -m corpusgen verify --corpus {made}",
     )
-    first, ended, second, sound = done.stdout.splitlines()
+    first, ended, second, _, sound = done.stdout.splitlines()
     assert (json.loads(first)["error"], ended) == ("CorpusUnwritable", "ended with 6"), done.stderr
     assert "shards" in (said := json.loads(first)["message"])
     assert "free some space and run again" in said

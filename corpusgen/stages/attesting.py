@@ -152,7 +152,8 @@ def _publishing_key(corpus: Corpus) -> Signer:
     path = corpus.folder / KEYS_FOLDER / f"{signer.key_id}.pub"
     if not path.exists():
         make_folder(path.parent)
-        write_file(path, signer.public_pem)
+        with one_at_a_time(corpus.folder / ".keys.lock"):  # two that write it at once would meet at its hidden name
+            write_file(path, signer.public_pem)
     return signer
 
 
