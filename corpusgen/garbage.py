@@ -37,7 +37,8 @@ def seldom_collected() -> Iterator[None]:
                 gc.set_threshold(*before)
 
 
-LARGE: Final = 64 * 1024
+LARGE: Final = 320 * 1024
+"""More than the 256 KiB that asyncio asks for at each read: those stay on the heap, where they cost no system call."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 

@@ -59,7 +59,46 @@ _log = logging.getLogger("corpusgen.journal")
 
 T = TypeVar("T")
 
-_SCHEMA = """
+_ADDED_IN_4 = """
+create table remarks(
+    run_id text not null, stage text not null, item_id text not null, reason text not null, detail text,
+    score real, threshold real, other text, primary key(run_id, stage, item_id, reason)) without rowid;
+create table sieved(
+    pool blob not null, n integer not null, mark blob not null, digest blob, findings text,
+    primary key(pool, n)) without rowid;
+create table findings(
+    dataset text not null, version text not null, record_id blob not null, stage text not null, reason text not null,
+    kept integer not null, metric text, score real, threshold real, other text, detail text,
+    primary key(dataset, version, record_id, stage, reason)) without rowid;
+"""
+_ADDED_IN_5 = """
+create table events(
+    seq integer primary key, kind text not null, occurred_us integer not null, commitment blob not null,
+    nonce blob, payload text);
+create table checkpoints(
+    size integer primary key, root blob not null, peaks blob not null, envelope text not null,
+    signed_us integer not null);
+create table waivers(
+    waiver_id text primary key, waiver text not null, granted_us integer not null, ended_us integer) without rowid;
+create table reviews(
+    review_id integer primary key, terms_id text not null, review text not null, envelope text not null,
+    reviewed_us integer not null);
+create table snapshots(
+    terms_id text not null, sha256 text not null, size_bytes integer not null, text blob, taken_us integer not null,
+    primary key(terms_id, sha256)) without rowid;
+create table imports(
+    import_id text primary key, dataset text not null, facts text not null, imported_us integer not null) without rowid;
+create table dataset_secrets(
+    name text not null, version text not null, secret blob not null, primary key(name, version)) without rowid;
+create table releases(
+    release_id text primary key, student_id text not null, release text not null, envelope text not null,
+    released_us integer not null, withdrawn_us integer) without rowid;
+create table erasures(
+    erasure_id integer primary key, erasure text not null, envelope text not null, erased_us integer not null);
+create table erased(mark blob primary key, erasure_id integer not null) without rowid;
+"""
+_SCHEMA = (
+    """
 create table meta(name text primary key, value text not null) without rowid;
 create table owners(
     owner_id integer primary key, pid integer not null, boot_id text not null, start_ticks integer not null);
@@ -129,16 +168,6 @@ create index records_of_run on records(run_id, split, ordinal);
 create table drops(
     run_id text not null, stage text not null, item_id text not null, reason text not null, detail text,
     score real, threshold real, repeat_of text, primary key(run_id, stage, item_id)) without rowid;
-create table remarks(
-    run_id text not null, stage text not null, item_id text not null, reason text not null, detail text,
-    score real, threshold real, other text, primary key(run_id, stage, item_id, reason)) without rowid;
-create table sieved(
-    pool blob not null, n integer not null, mark blob not null, digest blob, findings text,
-    primary key(pool, n)) without rowid;
-create table findings(
-    dataset text not null, version text not null, record_id blob not null, stage text not null, reason text not null,
-    kept integer not null, metric text, score real, threshold real, other text, detail text,
-    primary key(dataset, version, record_id, stage, reason)) without rowid;
 create table decisions(
     decision_id integer primary key, run_id text not null, stage text not null, subject text not null,
     outcome text not null, decision text not null, decided_us integer not null);
@@ -152,31 +181,10 @@ create table datasets(
 create table students(
     student_id text primary key, run_id text not null, dataset text not null, facts text not null,
     trained_us integer not null) without rowid;
-create table events(
-    seq integer primary key, kind text not null, occurred_us integer not null, commitment blob not null,
-    nonce blob, payload text);
-create table checkpoints(
-    size integer primary key, root blob not null, peaks blob not null, envelope text not null,
-    signed_us integer not null);
-create table waivers(
-    waiver_id text primary key, waiver text not null, granted_us integer not null, ended_us integer) without rowid;
-create table reviews(
-    review_id integer primary key, terms_id text not null, review text not null, envelope text not null,
-    reviewed_us integer not null);
-create table snapshots(
-    terms_id text not null, sha256 text not null, size_bytes integer not null, text blob, taken_us integer not null,
-    primary key(terms_id, sha256)) without rowid;
-create table imports(
-    import_id text primary key, dataset text not null, facts text not null, imported_us integer not null) without rowid;
-create table dataset_secrets(
-    name text not null, version text not null, secret blob not null, primary key(name, version)) without rowid;
-create table releases(
-    release_id text primary key, student_id text not null, release text not null, envelope text not null,
-    released_us integer not null, withdrawn_us integer) without rowid;
-create table erasures(
-    erasure_id integer primary key, erasure text not null, envelope text not null, erased_us integer not null);
-create table erased(record_id blob primary key, erasure_id integer not null) without rowid;
-"""
+""",
+    _ADDED_IN_4,
+    _ADDED_IN_5,
+)
 
 
 _UPGRADES: dict[int, str] = {
@@ -224,44 +232,8 @@ create table batches(
 create table reuses(run_id text not null, record_id blob not null, primary key(run_id, record_id)) without rowid;
 create table unreadable(call_id integer primary key, body blob not null);
 """,
-    3: """
-create table remarks(
-    run_id text not null, stage text not null, item_id text not null, reason text not null, detail text,
-    score real, threshold real, other text, primary key(run_id, stage, item_id, reason)) without rowid;
-create table sieved(
-    pool blob not null, n integer not null, mark blob not null, digest blob, findings text,
-    primary key(pool, n)) without rowid;
-create table findings(
-    dataset text not null, version text not null, record_id blob not null, stage text not null, reason text not null,
-    kept integer not null, metric text, score real, threshold real, other text, detail text,
-    primary key(dataset, version, record_id, stage, reason)) without rowid;
-""",
-    4: """
-create table events(
-    seq integer primary key, kind text not null, occurred_us integer not null, commitment blob not null,
-    nonce blob, payload text);
-create table checkpoints(
-    size integer primary key, root blob not null, peaks blob not null, envelope text not null,
-    signed_us integer not null);
-create table waivers(
-    waiver_id text primary key, waiver text not null, granted_us integer not null, ended_us integer) without rowid;
-create table reviews(
-    review_id integer primary key, terms_id text not null, review text not null, envelope text not null,
-    reviewed_us integer not null);
-create table snapshots(
-    terms_id text not null, sha256 text not null, size_bytes integer not null, text blob, taken_us integer not null,
-    primary key(terms_id, sha256)) without rowid;
-create table imports(
-    import_id text primary key, dataset text not null, facts text not null, imported_us integer not null) without rowid;
-create table dataset_secrets(
-    name text not null, version text not null, secret blob not null, primary key(name, version)) without rowid;
-create table releases(
-    release_id text primary key, student_id text not null, release text not null, envelope text not null,
-    released_us integer not null, withdrawn_us integer) without rowid;
-create table erasures(
-    erasure_id integer primary key, erasure text not null, envelope text not null, erased_us integer not null);
-create table erased(record_id blob primary key, erasure_id integer not null) without rowid;
-""",
+    3: _ADDED_IN_4,
+    4: _ADDED_IN_5,
 }
 """What turns a journal of each version into one of the next."""
 
@@ -776,7 +748,8 @@ def _refuse_busy(connection: apsw.Connection, path: Path, found: int) -> None:
 def _create(connection: apsw.Connection, path: Path, now_us: int) -> None:
     if connection.execute("select count(*) from sqlite_schema").get:
         raise CorpusDamaged(f"{path}: is somebody else's database; move it away or name another folder with --corpus")
-    connection.execute(_SCHEMA)
+    for tables in _SCHEMA:
+        connection.execute(tables)
     connection.execute("insert into meta values('created_us', ?)", (str(now_us),))
 
 

@@ -26,18 +26,12 @@ class Facts:
 
     tables: Mapping[str, pa.Table]
     _ancestors: dict[int, frozenset[int]] = field(default_factory=dict)
+    _rows: dict[str, list[Row]] = field(default_factory=dict)
 
     def rows(self, name: str) -> list[Row]:
-        return self._read(name)
-
-    @cached_property
-    def _cache(self) -> dict[str, list[Row]]:
-        return {}
-
-    def _read(self, name: str) -> list[Row]:
-        if name not in self._cache:
-            self._cache[name] = self.tables[name].to_pylist()
-        return self._cache[name]
+        if name not in self._rows:
+            self._rows[name] = self.tables[name].to_pylist()
+        return self._rows[name]
 
     def by(self, name: str, key: str) -> dict[Any, Row]:
         return {row[key]: row for row in self.rows(name)}

@@ -109,7 +109,7 @@ def licence_row(licence: str, *bits: str, notice: str | None = None) -> Columns:
 
 def small_tables() -> dict[str, list[Columns]]:
     """Everything that does not grow with the records."""
-    return {"sources": source_rows()} | of_terms() | of_people() | of_work() | of_ledger() | decision_tables()
+    return of_terms() | of_people() | of_work() | of_ledger() | decision_tables()
 
 
 def of_terms() -> dict[str, list[Columns]]:
@@ -174,8 +174,8 @@ def of_people() -> dict[str, list[Columns]]:
     routes = ("api", "self_hosted", "api", "aggregator", "mock")
     return {
         "agents": [
-            {"agent_id": "ada", "kind": "person", "name": "Ada Lovelace", "country": "GB"},
-            *({"agent_id": name, "kind": "provider", "name": name.title(), "country": None} for name in PROVIDERS),
+            {"agent_id": "ada", "kind": "person", "name": "Ada Lovelace"},
+            *({"agent_id": name, "kind": "provider", "name": name.title()} for name in PROVIDERS),
         ],
         "teachers": [
             {
@@ -218,7 +218,6 @@ def of_work() -> dict[str, list[Columns]]:
                 "task": f"task-{number // 2}",
                 "spec_digest": hashed(number),
                 "prompt_digest": hashed(number),
-                "code_version": "0.1.0",
                 "actor": "ada",
                 "status": "done",
                 "student_competes": "unknown",

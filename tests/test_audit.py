@@ -218,9 +218,8 @@ HOSTILE = ["' or 1=1 --", "'; drop table records; --", "$provider", "\0", "cobal
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_only_a_name_nobody_has(text: str, lineage: dict[str, Path]) -> None:
     for number, name in (("q01", "provider"), ("q03", "dataset"), ("q07", "record"), ("q08", "days"), ("q05", "since")):
-        required = {"dataset": "beta-1"} if number == "q03" and name != "dataset" else {}
         with pytest.raises(UsageError, match=f"--{name}"):
-            ask(lineage, number, {**required, name: text})
+            ask(lineage, number, {name: text})
 
 
 def renamed(paths: dict[str, Path], table: str, column: str, old: str, new: str) -> dict[str, Path]:

@@ -20,13 +20,12 @@ from task_samples import write_label_task
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, UsageError
 from corpusgen.journal import Transaction
-from corpusgen.provenance import ledger
 from corpusgen.provenance.events import EventKind, commitment, note_event
 from corpusgen.provenance.merkle import merkle_root
 from corpusgen.records import Json, canonical_json
 from corpusgen.stages.attesting import attest, checkpoint, latest_checkpoint, signed
 from corpusgen.stages.committing import export_manifest
-from corpusgen.stages.ledger_checks import check_events, events_of, export_events, kept_checkpoint, ledger_findings
+from corpusgen.stages.ledger_checks import events_checked, events_of, export_events, kept_checkpoint, ledger_findings
 from corpusgen.stages.verifying import verify
 from corpusgen.store.manifest import read_manifest
 
@@ -322,7 +321,6 @@ def test_a_verify_that_skipped_the_commitments_would_miss_what_was_changed(
     """A planted bug: nothing else stands in for this check."""
     change(corpus, "update events set payload = replace(payload, 'kinds', 'kindz') where kind = 'run_planned'")
     assert "what it says (run_planned) is not what was noted down" in said(corpus)
-    monkeypatch.setattr(ledger, "commitment", lambda body, nonce: None)
     monkeypatch.setattr("corpusgen.stages.ledger_checks.commitment_problem", lambda event, erased: None)
     assert said(corpus) == ""
 
@@ -359,7 +357,7 @@ def exported(corpus: Corpus, tmp_path: Path) -> Path:
 
 def test_an_exported_ledger_is_checked_alone_and_tells_nothing(corpus: Corpus, tmp_path: Path) -> None:
     file = exported(corpus, tmp_path)
-    assert check_events(file) == []
+    assert events_checked(file).findings == ()
     content = file.read_text("utf-8")
     for nonce, payload in corpus.journal.query("select lower(hex(nonce)), payload from events"):
         assert nonce not in content
@@ -384,7 +382,7 @@ def test_a_spoiled_export_is_named(corpus: Corpus, tmp_path: Path, spoil: object
     file = exported(corpus, tmp_path)
     assert callable(spoil)
     file.write_bytes(b"".join(spoil(file.read_bytes().splitlines(keepends=True))))
-    findings = check_events(file)
+    findings = events_checked(file).findings
     assert bool(findings) == (found is not None)
     assert (
         found is None
@@ -399,8 +397,8 @@ def test_an_export_that_is_cut_in_good_order_is_found_by_a_kept_checkpoint(corpu
     first = corpus.journal.query("select min(size) from checkpoints")[0][0]
     change(corpus, ("delete from events where seq > ?", (first,)), ("delete from checkpoints where size > ?", (first,)))
     file = exported(corpus, tmp_path)
-    assert check_events(file) == []
-    (found,) = check_events(file, kept)
+    assert events_checked(file).findings == ()
+    (found,) = events_checked(file, kept).findings
     assert "the ledger was cut" in found.message
 
 
@@ -423,7 +421,7 @@ def test_a_file_without_a_checkpoint_is_said(tmp_path: Path) -> None:
 def test_any_file_is_judged_and_none_breaks_the_check(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "noise.jsonl"
     file.write_bytes(noise)
-    assert check_events(file)
+    assert events_checked(file).findings
 
 
 # --- on the command line ---------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from choice_samples import exact_teacher, write_choices
+from choice_samples import run as run_choices
 from command import Ran, corpusgen
 from flow_samples import write_task
 from import_samples import bring_in, records_of, write_jsonl
@@ -195,13 +197,20 @@ def test_a_query_makes_the_seed_file_and_one_column_may_be_id_and_parent(corpus:
     assert {parent for found in parents(corpus).values() for parent in found} == names
 
 
-def test_several_answers_to_a_call_have_the_parents_each(corpus: Path, tmp_path: Path) -> None:
+async def test_several_answers_to_a_call_have_the_parents_each(corpus: Path, tmp_path: Path) -> None:
     rows = rows_of(records_of(corpus))
-    task = derived_task(tmp_path / "task", rows, asking={"samples": 2, "samples_per_call": 2})
-    ran = run(task, corpus)
-    assert ran.code in (0, 2), ran.stderr  # a scripted teacher may not give several
-    if ran.code == 0:
-        assert [len(record.parent_ids) for record in records_of(corpus, "otherwise")] == [1] * 8
+    async with exact_teacher() as mock:
+        words = [row["word"] for row in rows]
+        of_two: dict[str, Any] = {"samples": 2, "per_call": 2, "name": "otherwise", "intended_use": USE}
+        task = write_choices(tmp_path / "task", mock.base_url, words, **of_two)
+        write_jsonl(task.parent / "words.jsonl", rows)
+        spec = yaml.safe_load(task.read_text())
+        spec["seeds"]["train"]["parent"] = "made_of"
+        task.write_text(yaml.safe_dump(spec))
+        await run_choices(task, corpus)
+        assert mock.bill.requests == 4
+    found = sorted((record.input, record.parent_ids) for record in records_of(corpus, "otherwise"))
+    assert found == sorted((row["word"], (row["made_of"],)) for row in rows for _ in range(2))
 
 
 def test_records_that_worked_examples_were_made_from_are_parents_too(corpus: Path, tmp_path: Path) -> None:

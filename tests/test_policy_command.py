@@ -270,3 +270,22 @@ def test_a_day_can_be_named_on_which_terms_were_other(tmp_path: Path) -> None:
     assert explained(spec, "--json", "--on", "2026-11-20").object["outcome"] == "allow"
     assert explained(spec, "--json", "--on", "2025-12-31").object["outcome"] == "deny"
     assert explained(spec, "--json", "--on", "2027-11-20").object["outcome"] == "needs_waiver"  # read too long ago
+
+
+@pytest.mark.parametrize(
+    ("licence", "known", "train"),
+    [
+        ("CC0-1.0", True, "allowed"),
+        ("Apache-2.0 WITH LLVM-exception", True, "allowed"),
+        ("MIT AND CC-BY-4.0", True, None),
+        ("MIT OR CC-BY-4.0", True, None),
+        ("MIT AND Made-Up-1.0", False, None),
+        ("found on the web", False, None),
+    ],
+)
+def test_a_licence_of_several_is_known_where_each_of_them_is(
+    licence: str, known: bool, train: str | None, tmp_path: Path
+) -> None:
+    spec = acme_task(tmp_path, NOWHERE, sources=[{"id": "words", "title": "Words", "licence": licence}])
+    (source,) = explained(spec, "--json").object["sources"]
+    assert (source["known"], source["train"]) == (known, train)

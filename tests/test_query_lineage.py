@@ -119,7 +119,6 @@ KNOWN = {
     "rightsholder": "holder-07",
     "record": lineage_fixture.hashed(1).hex(),
     "on": "2026-08-01",
-    "from": "2026-01-01",
     "until": "2026-12-31",
     "since": "2026-01-01",
     "days": "90",

@@ -20,7 +20,7 @@ from corpusgen.records import Json, canonical_json
 from corpusgen.stages.attesting import attest, checkpoint, file_digests
 from corpusgen.stages.committing import export_manifest
 from corpusgen.stages.erasures import refuse_revoked, refuse_to_retire
-from corpusgen.stages.ledger_checks import check_events, export_events, ledger_checked
+from corpusgen.stages.ledger_checks import events_checked, export_events, ledger_checked
 from corpusgen.stages.sealing import sealed_dataset
 from corpusgen.stages.signed_rows import TYPES
 from corpusgen.stages.verifying import verified, verify
@@ -327,7 +327,7 @@ def test_a_malformed_line_of_an_export_is_a_finding(corpus: Corpus, tmp_path: Pa
     lines = (tmp_path / "events.jsonl").read_bytes().splitlines(keepends=True)
     lines[line] = canonical_json(row) + b"\n"
     (tmp_path / "events.jsonl").write_bytes(b"".join(lines))
-    (found,) = check_events(tmp_path / "events.jsonl")
+    (found,) = events_checked(tmp_path / "events.jsonl").findings
     assert "is not as it was exported" in found.message
 
 

@@ -91,7 +91,9 @@ def test_what_was_signed_comes_out_again(signer: Signer, payload: bytes, kind: s
 def test_an_envelope_is_dsse_for_everybody(signer: Signer) -> None:
     envelope = json.loads(signer.sign(KIND, b"{}"))
     (signature,) = envelope["signatures"]
+    assert (envelope["payloadType"], base64.b64decode(envelope["payload"])) == (KIND, b"{}")
     public = Ed25519PublicKey.from_public_bytes(read_public("key", signer.public_pem))
+    # Raises InvalidSignature; the bytes are those of DSSE's own definition.
     public.verify(base64.b64decode(signature["sig"]), f"DSSEv1 {len(KIND)} {KIND} 2 {{}}".encode())
 
 

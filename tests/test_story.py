@@ -107,7 +107,7 @@ def test_an_answer_that_waits_to_be_committed_is_said_to(tmp_path: Path) -> None
     assert (ran.code, "not committed yet" in ran.stderr) == (2, True)
 
 
-def test_a_replayed_answer_says_where_it_was_really_asked(tmp_path: Path) -> None:
+def test_a_replayed_answer_names_the_request_that_was_really_sent(tmp_path: Path) -> None:
     for name in ("one", "two"):
         spec = write_several(tmp_path / "task", {"one": saying("yes")}, items=2, name=name)
         done("run", spec, "--corpus", tmp_path / "corpus", "-q")

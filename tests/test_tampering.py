@@ -13,7 +13,7 @@ from ledger_samples import distilled
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged
 from corpusgen.stages.committing import committed_shards
-from corpusgen.stages.ledger_checks import check_events, export_events
+from corpusgen.stages.ledger_checks import events_checked, export_events
 from corpusgen.stages.sealing import seal_file, sealed_dataset
 from corpusgen.stages.verifying import manifest_problem, seal_problem, verify
 from corpusgen.store.shards import verify_shard
@@ -61,7 +61,7 @@ def sealed_manifest(corpus: Corpus) -> list[tuple[Path, Look]]:
 def events(corpus: Corpus) -> list[tuple[Path, Look]]:
     file = corpus.folder.with_name("events.jsonl")
     export_events(corpus, file)
-    return [(file, lambda: check_events(file))]
+    return [(file, lambda: events_checked(file).findings)]
 
 
 KINDS = (shards, dataset, manifest, sealed_manifest, events)

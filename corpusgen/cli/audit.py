@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +88,7 @@ def without_provider(provider: str, teacher: str | None, corpus_folder: Path, as
 
         found = without(corpus, provider, teacher=teacher)
     if as_json:
-        emit({**found.to_json(), "notice": NOTICE})
+        emit(found.to_json())
     else:
         _tell_without(found)
 
@@ -157,7 +156,7 @@ def _asking(question: Question) -> Any:
         with existing(corpus_folder, reading=True) as corpus:
             from corpusgen.stages.auditing import audit_corpus
 
-            answer = audit_corpus(corpus, question, given, on=datetime.now(UTC).date())
+            answer = audit_corpus(corpus, question, given, on=corpus.clock().date())
         _show(answer, kind, out, as_json=as_json)
         if check and answer.violated:
             raise PolicyRefused(f"{question.number} {question.name}: {answer.verdict}")

@@ -30,6 +30,11 @@ corpus_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 spec_argument = click.argument("spec", type=click.Path(path_type=Path, dir_okay=False))
+terms_spec_option = click.option(
+    "--spec", type=click.Path(path_type=Path, dir_okay=False), help="A task spec whose terms_files count as well."
+)
+DAY = click.DateTime(["%Y-%m-%d"])
+"""The type of an option that is a day."""
 budget_option = click.option(
     "--budget",
     metavar="usd=5,tokens=1e6,requests=1000",
@@ -101,6 +106,16 @@ def existing_or_empty(folder: Path) -> Iterator[Corpus]:
         return
     with TemporaryDirectory() as elsewhere, opened(Path(elsewhere)) as corpus:
         yield corpus
+
+
+@contextmanager
+def corpus_if_any(folder: Path) -> Iterator[Corpus | None]:
+    """The corpus in a folder, to be read; None where there is none."""
+    if is_there(folder):
+        with opened(folder, reading=True) as corpus:
+            yield corpus
+    else:
+        yield None
 
 
 def emit(value: Any) -> None:

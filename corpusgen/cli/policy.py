@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from corpusgen.cli.options import corpus_option, counted, emit, existing, harmless, is_there, json_option, spec_argument
+from corpusgen.cli.options import (
+    DAY,
+    corpus_if_any,
+    corpus_option,
+    counted,
+    emit,
+    existing,
+    harmless,
+    json_option,
+    opened,
+    spec_argument,
+    terms_spec_option,
+)
 
 if TYPE_CHECKING:
     from corpusgen.stages.explaining import Explained, Explanation, Line
 
-_DAY = click.DateTime(["%Y-%m-%d"])
 _VERDICT = {"allow": "ALLOWED", "needs_waiver": "NEEDS A WAIVER", "deny": "DENIED"}
 
 
@@ -25,7 +36,7 @@ def policy() -> None:
 
 @policy.command()
 @spec_argument
-@click.option("--on", type=_DAY, help="As of this day, YYYY-MM-DD; today without it.")
+@click.option("--on", type=DAY, help="As of this day, YYYY-MM-DD; today without it.")
 @corpus_option
 @json_option
 def explain(spec: Path, on: datetime | None, corpus_folder: Path, as_json: bool) -> None:
@@ -37,12 +48,9 @@ def explain(spec: Path, on: datetime | None, corpus_folder: Path, as_json: bool)
     from corpusgen.stages.explaining import explained
     from corpusgen.stages.task import load_task
 
-    task, day = load_task(spec), on.date() if on else None
-    if is_there(corpus_folder):
-        with existing(corpus_folder, reading=True) as corpus:
-            found = explained(corpus, task, day)
-    else:
-        found = explained(None, task, day)
+    task = load_task(spec)
+    with corpus_if_any(corpus_folder) as corpus:
+        found = explained(corpus, task, on.date() if on else None)
     if as_json:
         emit(found.to_json())
         return
@@ -141,11 +149,9 @@ def _of_line(line: Line) -> Iterator[str]:
     help="File that shows it, such as the provider's letter; its sha256 is kept, not the file.",
 )
 @click.option(
-    "--until", required=True, type=_DAY, help="Last day (UTC) on which it counts, YYYY-MM-DD; five years on at most."
+    "--until", required=True, type=DAY, help="Last day (UTC) on which it counts, YYYY-MM-DD; five years on at most."
 )
-@click.option(
-    "--spec", type=click.Path(path_type=Path, dir_okay=False), help="A task spec whose terms_files count as well."
-)
+@terms_spec_option
 @corpus_option
 @json_option
 def waive(
@@ -166,7 +172,6 @@ def waive(
     What is prohibited needs the provider's written authorisation, where its terms foresee one, --rule R04, and --task
     or --teacher. It is of the documents as they are now: where one says something else later, it lifts nothing.
     """
-    from corpusgen.cli.options import opened
     from corpusgen.stages.task import load_task
     from corpusgen.stages.waiving import Asked, grant, waiver_json
 

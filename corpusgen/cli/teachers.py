@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from click.core import ParameterSource
 
-from corpusgen.cli.options import corpus_option, emit, json_option, opened, parse_budget
+from corpusgen.cli.options import corpus_if_any, corpus_option, emit, json_option, opened, parse_budget
 from corpusgen.errors import PartialFailure, UsageError
 
 if TYPE_CHECKING:
     from corpusgen.corpus import Corpus
     from corpusgen.stages.probing import Probe
     from corpusgen.teacher_fields import TeacherSpec
+    from corpusgen.teachers.table import Route
 
 
 @click.group()
@@ -59,7 +60,7 @@ def add(
     name: str,
     base_url: str,
     provider: str,
-    route: Literal["api", "aggregator", "cloud", "self_hosted"],
+    route: Route,
     terms: tuple[str, ...],
     key_env: str | None,
     corpus_folder: Path,
@@ -73,7 +74,7 @@ def add(
     from corpusgen.corpus import utc_now
     from corpusgen.stages.enrolling import enrol
 
-    with _corpus_here(corpus_folder, reading=True) as corpus:
+    with corpus_if_any(corpus_folder) as corpus:
         made = enrol(
             corpus,
             name,
@@ -140,7 +141,7 @@ def check(
     task = load_task(Path(target)) if of_spec else None
     named = None if task is not None else _named(target, base_url, key_env, api)
     views = (None,) if task is None else task.of_each_teacher
-    with _corpus_here(corpus_folder, reading=True) as corpus:
+    with corpus_if_any(corpus_folder) as corpus:
         every = [check_named(_sure(named)) if view is None else check_teacher(view, corpus) for view in views]
     probes: list[Probe | None] = [None] * len(every)
     if live:
@@ -183,10 +184,10 @@ def _sure(named: TeacherSpec | None) -> TeacherSpec:
 
 
 @contextmanager
-def _corpus_here(folder: Path, *, reading: bool = False) -> Iterator[Corpus | None]:
+def _corpus_here(folder: Path) -> Iterator[Corpus | None]:
     given = click.get_current_context().get_parameter_source("corpus_folder") is not ParameterSource.DEFAULT
-    if (given and not reading) or (folder / "journal.sqlite").exists():
-        with opened(folder, reading=reading) as corpus:
+    if given or (folder / "journal.sqlite").exists():
+        with opened(folder) as corpus:
             yield corpus
     else:
         yield None

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from corpusgen.cli.options import corpus_option, counted, emit, existing, harmless, is_there, json_option, opened
+from corpusgen.cli.options import (
+    DAY,
+    corpus_if_any,
+    corpus_option,
+    counted,
+    emit,
+    harmless,
+    is_there,
+    json_option,
+    opened,
+    terms_spec_option,
+)
 from corpusgen.errors import UsageError
 
 if TYPE_CHECKING:
-    from corpusgen.corpus import Corpus
     from corpusgen.stages.task import Task
 
-_DAY = click.DateTime(["%Y-%m-%d"])
 _NOTICE = "Not legal advice."
-
-
-_spec_option = click.option(
-    "--spec", type=click.Path(path_type=Path, dir_okay=False), help="A task spec whose terms_files count as well."
-)
 
 
 def _task(spec: Path | None) -> Task | None:
@@ -35,15 +38,6 @@ def _task(spec: Path | None) -> Task | None:
 @click.group()
 def terms() -> None:
     """List, show, add and review terms documents. Not legal advice."""
-
-
-@contextmanager
-def _corpus_if_any(folder: Path) -> Iterator[Corpus | None]:
-    if is_there(folder):
-        with existing(folder, reading=True) as corpus:
-            yield corpus
-    else:
-        yield None
 
 
 @terms.command("list")
@@ -69,7 +63,7 @@ def list_(
     if (model is None) != (route is None) or (model is None and (host or provider)):
         raise UsageError("--model and --route go together: terms bind a model by the road to it")
     on = utc_now().date()
-    with _corpus_if_any(corpus_folder) as corpus:
+    with corpus_if_any(corpus_folder) as corpus:
         found = listed(corpus, on, only_stale=stale)
         bound = None
         if model is not None:
@@ -100,7 +94,7 @@ def _line(one: dict[str, Any]) -> str:
 
 @terms.command()
 @click.argument("terms_id")
-@_spec_option
+@terms_spec_option
 @corpus_option
 @json_option
 def show(terms_id: str, spec: Path | None, corpus_folder: Path, as_json: bool) -> None:
@@ -108,7 +102,7 @@ def show(terms_id: str, spec: Path | None, corpus_folder: Path, as_json: bool) -
     from corpusgen.corpus import utc_now
     from corpusgen.stages.registering import shown
 
-    with _corpus_if_any(corpus_folder) as corpus:
+    with corpus_if_any(corpus_folder) as corpus:
         found = shown(corpus, terms_id, utc_now().date(), _task(spec))
     if as_json:
         emit(found | {"notice": _NOTICE})
@@ -169,10 +163,10 @@ def add(file: Path, organisation: bool, corpus_folder: Path, as_json: bool) -> N
 @terms.command()
 @click.argument("terms_id")
 @click.option("--by", required=True, help="Who has read it.")
-@click.option("--on", type=_DAY, help="The day on which it was read, YYYY-MM-DD; today without it.")
+@click.option("--on", type=DAY, help="The day on which it was read, YYYY-MM-DD; today without it.")
 @click.option("--text", type=click.Path(path_type=Path, dir_okay=False), help="The text that was read, as a file.")
 @click.option("--remark", default="", help="What the reader wants to say of it.")
-@_spec_option
+@terms_spec_option
 @corpus_option
 @json_option
 def review(
@@ -210,7 +204,7 @@ def _tell_changed(terms_id: str, before: str, now: str) -> None:
 @terms.command()
 @click.argument("terms_id")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@_spec_option
+@terms_spec_option
 @corpus_option
 @json_option
 def snapshot(terms_id: str, file: Path, spec: Path | None, corpus_folder: Path, as_json: bool) -> None:
@@ -237,7 +231,7 @@ def lint(file: Path | None, corpus_folder: Path, as_json: bool) -> None:
     from corpusgen.provenance.terms import stale
     from corpusgen.stages.registering import lint as check
 
-    with _corpus_if_any(corpus_folder) as corpus:
+    with corpus_if_any(corpus_folder) as corpus:
         registry = check(corpus, file)
     old = stale(registry, utc_now().date())
     if as_json:

@@ -21,10 +21,10 @@ from corpusgen.spec import Seeds
 
 BATCH_ROWS = 2_000
 ROWS_AT_ONCE = 128
+"""Rows held while their ids are looked up together."""
 _RECORD = re.compile(r"[0-9a-f]{64}")
 _LONGEST_CELL = 2**31 - 1
 """Characters; a text may be as long as it likes, and csv itself stops at 131,072."""
-"""Rows held while their ids are looked up together."""
 
 
 @quickly_made

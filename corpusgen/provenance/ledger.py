@@ -106,6 +106,8 @@ class Followed:
     met: tuple[SignedRoot, ...]
     """The signed roots that the events lead to, the shortest first."""
     events: int
+    root: str
+    """The root of all of them."""
 
     def covered(self, key_id: str | None = None) -> Covered:
         """By whom and up to where it is signed; by one key alone where that is named."""
@@ -155,7 +157,7 @@ def followed(events: Iterable[Event], roots: Sequence[SignedRoot], corpus_id: st
         problems += walk.step(event)
     problems += walk.end()
     met = tuple(root for root in walk.met if root.corpus_id == corpus_id)
-    return Followed(problems=tuple(problems), met=met, events=walk.tree.size)
+    return Followed(problems=tuple(problems), met=met, events=walk.tree.size, root=walk.tree.root)
 
 
 @dataclass
@@ -363,11 +365,9 @@ def file_checked(
     of_kept = opened_roots(kept, keys, problems)
     walked = followed(found.events, [*roots, *of_kept], found.corpus_id)
     problems += walked.problems
-    tree = MerkleTree()
-    for event in found.events:
-        tree.add(event.leaf)
-    if (tree.size, tree.root) != (found.size, found.root):
-        message = f"{found.size} events were exported with root {found.root}, here are {tree.size} with {tree.root}"
+    if (walked.events, walked.root) != (found.size, found.root):
+        there = f"{walked.events} with {walked.root}"
+        message = f"{found.size} events were exported with root {found.root}, here are {there}"
         problems.append(LedgerProblem(subject="events", message=message))
     if not found.checkpoints:
         problems.append(LedgerProblem(subject="checkpoints", message="there is none, so nothing here is signed"))

@@ -48,7 +48,7 @@ class Table:
     """One table of the lineage, and what it is in PROV."""
 
     name: str
-    prov: str
+    prov: ProvKind
     meaning: str
     columns: tuple[Column, ...]
 
@@ -66,7 +66,7 @@ def _may(name: str, kind: pa.DataType, meaning: str = "") -> Column:
     return Column(name=name, type=kind, meaning=meaning, optional=True)
 
 
-def _table(name: str, prov: str, meaning: str, *columns: Column) -> Table:
+def _table(name: str, prov: ProvKind, meaning: str, *columns: Column) -> Table:
     return Table(name=name, prov=prov, meaning=meaning, columns=columns)
 
 
@@ -78,7 +78,6 @@ _SMALL = (
         _has("agent_id", _TEXT, "the name other tables use: provider, approver, granted_by, rightsholder"),
         _has("kind", _TEXT, "provider, organisation, person or software"),
         _has("name", _TEXT),
-        _may("country", _TEXT),
     ),
     _table(
         "terms",
@@ -204,7 +203,6 @@ _SMALL = (
         _has("task", _TEXT),
         _has("spec_digest", _HASH),
         _may("prompt_digest", _HASH),
-        _may("code_version", _TEXT),
         _may("actor", _TEXT),
         _has("status", _TEXT),
         _has("student_competes", _TEXT, "yes, no or unknown"),
@@ -458,9 +456,6 @@ TABLES: Final[Mapping[str, Table]] = {table.name: table for table in (*_SMALL, *
 
 SCHEMAS: Final[Mapping[str, pa.Schema]] = {name: table.schema for name, table in TABLES.items()}
 """Their Arrow schemas."""
-
-TEXT_ROLES = ("response", "rationale", "paraphrase", "simulated_user")
-"""Roles in which a teacher's own words stand in the record."""
 
 
 def writer_options(name: str) -> dict[str, Any]:

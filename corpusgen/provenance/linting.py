@@ -18,11 +18,11 @@ from corpusgen.records import Json
 from corpusgen.spec import read_yaml
 
 MAX_QUOTE_WORDS = 20
+COUNTRY = re.compile(r"^[a-z]{2}$")
 LICENCE_REF = re.compile(r"^LicenseRef-[A-Za-z0-9.-]+$")
 
 _Place: TypeAlias = tuple[str | int, ...]
 _Lines: TypeAlias = dict[_Place, int]
-_COUNTRY = re.compile(r"^[a-z]{2}$")
 _NEEDS_WORDS = ("naming", "no_trademark")
 _CAPS = ("mau_cap", "revenue_cap")
 
@@ -242,7 +242,7 @@ def _regions_twice(files: Sequence[ReadFile]) -> Iterator[Problem]:
     for at, one in enumerate(files):
         for name, inside in one.file.regions.items():
             place = name.casefold()
-            taken = place in known or bool(_COUNTRY.match(place)) or any(place in there for there in known.values())
+            taken = place in known or bool(COUNTRY.match(place)) or any(place in there for there in known.values())
             added = {part.casefold() for part in inside} - known.get(place, frozenset())
             if at and taken and added:
                 message = f"{name!r} is a known place, and {min(added)!r} is not in it; name a region of your own"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable, Mapping
 
+from corpusgen.provenance.linting import COUNTRY
 from corpusgen.provenance.terms import TeacherRoute, host_name
-
-COUNTRY = re.compile(r"^[a-z]{2}$")
 
 
 def is_here(host: str) -> bool:

@@ -195,17 +195,10 @@ def suggest_allowed(
     on: date,
     role: Role = "response",
     sources: Sequence[SourceUse] = (),
-    waivers: Sequence[Waiver] = (),
-    task: str = "",
-    candidates: Iterable[TeacherRoute] | None = None,
 ) -> tuple[Decision, ...]:
-    """The teachers known to the registry (or the candidates) that would pass for this use, with their decisions."""
-    if candidates is None:
-        candidates = [TeacherRoute(**known.model_dump()) for known in registry.known_teachers]
-    decisions = (
-        decide(registry, teacher, use, on=on, role=role, sources=sources, waivers=waivers, task=task)
-        for teacher in candidates
-    )
+    """The teachers known to the registry that would pass for this use without a waiver, with their decisions."""
+    known = (TeacherRoute(**one.model_dump()) for one in registry.known_teachers)
+    decisions = (decide(registry, teacher, use, on=on, role=role, sources=sources) for teacher in known)
     return tuple(decision for decision in decisions if decision.outcome == "allow")
 
 

@@ -153,12 +153,6 @@ def read_public(name: str, pem: bytes) -> bytes:
     return public.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def public_pem(public_raw: bytes) -> bytes:
-    """The file of a public key."""
-    key = Ed25519PublicKey.from_public_bytes(public_raw)
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
 def contents(envelope: str) -> tuple[str, bytes]:
     """The key an envelope says it was signed with, and its payload, on trust. Raises CorpusDamaged where it is none."""
     _, payload, key_id, _ = _parts(envelope)

@@ -37,11 +37,10 @@ from corpusgen.provenance.documents import (
     UnpaidTier,
     YesNo,
 )
-from corpusgen.provenance.linting import MAX_QUOTE_WORDS, ReadFile, read_terms
+from corpusgen.provenance.linting import ReadFile, read_terms
 from corpusgen.records import Json, digest
 
 __all__ = [
-    "MAX_QUOTE_WORDS",
     "STRICTNESS",
     "AddRule",
     "DataLicence",

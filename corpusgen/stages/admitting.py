@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,16 @@ from corpusgen.records import Json, Split, digest
 from corpusgen.spec import Source
 from corpusgen.stages.deciding import rights_of
 from corpusgen.stages.ours import Watch, marks_of_imports
-from corpusgen.stages.outside import BadRow, Columns, OutsideRow, check_regular, columns_of, describe, rows_of
+from corpusgen.stages.outside import (
+    BadRow,
+    Columns,
+    OutsideRow,
+    check_regular,
+    columns_of,
+    describe,
+    file_error,
+    rows_of,
+)
 from corpusgen.teachers.imported import SCHEME
 
 RUN: Final = "import-"
@@ -61,7 +70,11 @@ class Rights:
     @property
     def terms_set_id(self) -> str:
         """sha256 of the sorted ids, as for the terms of a teacher."""
-        return hashlib.sha256("\n".join(sorted(self.terms_ids)).encode()).hexdigest()
+        return _set_of(self.terms_ids)
+
+
+def _set_of(terms_ids: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(terms_ids)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,12 +156,11 @@ def look_through(corpus: Corpus | None, wanted: Sequence[Outside], *, skip_bad: 
 
 def _watch(corpus: Corpus | None, looked: Looked) -> Watch:
     """Who looks whether rows of a file are records, or came in before under another licence."""
-    writers = hashlib.sha256("\n".join(sorted(looked.outside.source.generated_by)).encode()).hexdigest()
     return Watch(
         file=looked.outside.file,
         corpus=corpus,
         licence_expression=looked.rights.licence_expression,
-        terms_sets=frozenset({looked.rights.terms_set_id, writers}),
+        terms_sets=frozenset({looked.rights.terms_set_id, _set_of(looked.outside.source.generated_by)}),
         earlier={} if corpus is None else marks_of_imports(corpus, _unlike(corpus, looked)),
     )
 
@@ -252,11 +264,6 @@ def _sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise file_error(path, f"cannot be read: {error.strerror}") from error
-
-
-def file_error(path: Path, message: str) -> OutsideFileError:
-    """What is wrong with a whole file."""
-    return OutsideFileError(Problem(file=path, line=None, field="", message=message))
 
 
 def _before_reading(

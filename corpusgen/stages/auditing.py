@@ -15,13 +15,13 @@ import duckdb
 import orjson
 
 from corpusgen.corpus import Corpus
-from corpusgen.errors import CorpusDamaged, SealRefused, UsageError
+from corpusgen.errors import SealRefused, UsageError
 from corpusgen.provenance.lineage import VIEWS
 from corpusgen.provenance.questions import NOTICE, Parameter, Question
 from corpusgen.records import Json
 from corpusgen.stages.deciding import registry_of
 from corpusgen.stages.ledger_checks import kept_checkpoint, ledger_findings
-from corpusgen.stages.lineage_reading import opened
+from corpusgen.stages.lineage_reading import opened, unreadable
 from corpusgen.stages.proving import prove
 from corpusgen.stages.tracing import lineage_files
 from corpusgen.store.query import QueryResult
@@ -215,9 +215,7 @@ def _damage_told() -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        raise CorpusDamaged(
-            f"the lineage cannot be read ({error}); it is made anew when lineage/ is deleted"
-        ) from error
+        raise unreadable(error) from error
 
 
 def written(answer: Answer, kind: Format) -> str:

@@ -36,7 +36,6 @@ from corpusgen.teachers.registry import resolved
 from corpusgen.teachers.teacher import TeacherCard
 
 Stage: TypeAlias = Literal["plan", "request", "export", "train", "release"]
-KEPT = 16
 SubjectKind: TypeAlias = Literal["teacher", "dataset", "student", "base"]
 
 
@@ -59,7 +58,7 @@ def rights_of(corpus: Corpus | None, task: Task | None) -> Rights:
     query = corpus.journal.query
     texts = query("select terms_id, sha256 from snapshots order by taken_us, sha256")
     return Rights(
-        registry=_noted(registry, _reviews(corpus), tuple((row[0], row[1]) for row in texts)),
+        registry=_with_notes(registry, _reviews(corpus), tuple((row[0], row[1]) for row in texts)),
         waivers=_waivers(corpus),
     )
 
@@ -99,24 +98,9 @@ def registry_of(corpus: Corpus | None, task: Task | None) -> Registry:
     return rights_of(corpus, task).registry
 
 
-_Files: TypeAlias = tuple[tuple[str, str], ...]
-_KNOWN: dict[tuple[str, _Files, tuple[str, ...], tuple[tuple[str, str], ...]], Registry] = {}
-"""Registries with the same reviews and texts, by their digest and by the files that messages name."""
-
-
-def _noted(registry: Registry, reviews: tuple[str, ...], texts: tuple[tuple[str, str], ...]) -> Registry:
-    """The registry with what was read again, and with the digests of texts that are held."""
-    if not reviews and not texts:
-        return registry
-    key = (registry.digest, tuple(sorted(registry.files.items())), reviews, texts)
-    if key not in _KNOWN:
-        if len(_KNOWN) >= KEPT:
-            _KNOWN.clear()
-        _KNOWN[key] = _with_notes(registry, reviews, texts)
-    return _KNOWN[key]
-
-
+@lru_cache(maxsize=16)
 def _with_notes(registry: Registry, reviews: tuple[str, ...], texts: tuple[tuple[str, str], ...]) -> Registry:
+    """The registry with what was read again, and with the digests of texts that are held."""
     # Texts first: a review counts for the text that is held.
     return with_reviews(with_texts(registry, dict(texts)), map(_review_of, reviews))
 

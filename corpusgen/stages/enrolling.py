@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
+from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.deciding import registry_of
 from corpusgen.stages.registering import add_terms, documents_of
 from corpusgen.store.durable import make_folder, write_file
 from corpusgen.teachers.addresses import host_problem
 from corpusgen.teachers.own import own_file, written
-from corpusgen.teachers.table import EndpointRow
+from corpusgen.teachers.table import EndpointRow, Route
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ def enrol(
     *,
     base_url: str,
     provider: str,
-    route: Literal["api", "aggregator", "cloud", "self_hosted"],
+    route: Route,
     terms: Sequence[str],
     key_env: str | None,
     on: date,
@@ -61,11 +61,12 @@ def enrol(
         )
     pinned = [known[one].id for one in ids] + [one for file in files for one in documents_of(file)]
     row = _row(name, base_url, host, provider, route, pinned, key_env, on)
-    content = written(row)
-    for file in files:
-        add_terms(corpus, file, organisation=True)
     make_folder(target.parent)
-    write_file(target, content)
+    with one_at_a_time(target.with_name(f".{target.name}.lock")):
+        content = written(row)
+        for file in files:
+            add_terms(corpus, file, organisation=True)
+        write_file(target, content)
     return Enrolled(row=row, file=target)
 
 
@@ -78,7 +79,7 @@ def _row(
     base_url: str,
     host: str,
     provider: str,
-    route: Literal["api", "aggregator", "cloud", "self_hosted"],
+    route: Route,
     terms: Sequence[str],
     key_env: str | None,
     on: date,

@@ -33,8 +33,9 @@ from corpusgen.stages.cutting import Changes, cut, cut_value, words_cut
 from corpusgen.stages.erased_uses import touched_counts
 from corpusgen.stages.erasures import erasures, told_revoked, unfinished
 from corpusgen.stages.judges import judgement_in
-from corpusgen.stages.reaching import Reach, Selector, reach, stays, tally
+from corpusgen.stages.reaching import TEMPORARY, Reach, Selector, reach, stays, tally
 from corpusgen.stages.selecting import Selection, find_selection, selections
+from corpusgen.stages.signed_rows import TYPES
 from corpusgen.stages.verifying import sweep
 from corpusgen.store.answers import known_records
 from corpusgen.store.durable import make_folder, publish, sync_folder, unwritable, write_file
@@ -42,12 +43,10 @@ from corpusgen.store.manifest import ShardEntry
 from corpusgen.store.shards import ShardFile, read_columns, read_records, verify_shard, write_shard
 from corpusgen.store.shared_cache import open_shared_cache
 
-REPORT_TYPE: Final = "application/vnd.corpusgen.erasure+json"
 FOLDER: Final = "erasures"
 HIDDEN: Final = "erasing-"
 """Before the name of a file that is to take another's place."""
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
-_STALE: Final = ("damaged", "lineage", "checkpoints")
 
 Told = Callable[[str], None]
 """Hears of every step when it is done."""
@@ -284,7 +283,7 @@ def _without_words(corpus: Corpus, found: Reach) -> dict[int, tuple[dict[str, Js
         return {}
     pairs = ((one, words_cut(one, subject)) for one in erasures(corpus))
     changed = (fields for one, fields in pairs if fields != one)
-    return {int(fields["erasure_id"]): (fields, signed(corpus, REPORT_TYPE, fields)) for fields in changed}
+    return {int(fields["erasure_id"]): (fields, signed(corpus, TYPES["erasure"], fields)) for fields in changed}
 
 
 def _empty(path: Path) -> ShardFile:
@@ -329,7 +328,7 @@ def _clean_up(corpus: Corpus, number: int, told: Told) -> dict[str, Json]:
     attest(corpus)
     told("attested")
     done = {name: value for name, value in report.items() if name != "unfinished"}
-    envelope = signed(corpus, REPORT_TYPE, done)
+    envelope = signed(corpus, TYPES["erasure"], done)
     _write_report(corpus, number, done, envelope)
     told("report written")
     _save(corpus, number, done, envelope)
@@ -428,7 +427,7 @@ def _purge_files(corpus: Corpus, listed: Iterable[str], told: Told) -> None:
     _refuse_company(corpus)  # what another process is writing belongs to no commit yet
     sweep(corpus)
     for folder in sorted((one for one in corpus.folder.rglob("*") if one.is_dir()), reverse=True):
-        if folder.relative_to(corpus.folder).parts[0] in (*_STALE, "reports", "shards"):
+        if folder.relative_to(corpus.folder).parts[0] in (*TEMPORARY, "reports", "shards"):
             with suppress(OSError):  # something is in it
                 folder.rmdir()
     told("files removed")
@@ -439,5 +438,5 @@ def _always(corpus: Corpus) -> Iterator[Path]:
     yield from corpus.folder.glob("catalog.duckdb*")
     yield from corpus.folder.glob(".catalog.duckdb*tmp*")
     yield from (path for path in corpus.folder.rglob(".*.tmp") if path.is_file())
-    for name in _STALE:
+    for name in TEMPORARY:
         yield from (path for path in (corpus.folder / name).rglob("*") if path.is_file() or path.is_symlink())

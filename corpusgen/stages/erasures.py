@@ -50,7 +50,7 @@ class Tombstones:
     @classmethod
     def read(cls, rows_of: Callable[[str], list[tuple[Any, ...]]]) -> Tombstones:
         """Those that a query finds, such as one inside a transaction."""
-        rows = rows_of("select record_id from erased")
+        rows = rows_of("select mark from erased")
         if not rows:
             return cls(salt=b"", marks=frozenset())
         ((salt,),) = rows_of(f"select value from meta where name = '{SALT}'")  # noqa: S608 - own name

@@ -8,6 +8,7 @@ from datetime import date
 
 from corpusgen.corpus import Corpus, utc_now
 from corpusgen.provenance.explaining import duties_to_accept
+from corpusgen.provenance.licences import licence_named, read_expression
 from corpusgen.provenance.policy import Decision, Reason, policy_digest, suggest_allowed
 from corpusgen.provenance.terms import STRICTNESS, Registry, TermsDocument
 from corpusgen.records import Json
@@ -189,13 +190,15 @@ def _grant(document: TermsDocument, view: Task) -> str:
 
 def _sources(task: Task, registry: Registry) -> Iterator[dict[str, Json]]:
     for source in task.spec.sources:
-        licence = registry.licence_names.get(source.licence)
+        expression = read_expression(source.licence)
+        licences = [licence_named(registry, name) for name in expression.parts if name not in expression.choices]
+        known = [one for one in licences if one is not None]
         yield {
             "source": source.id,
             "title": source.title,
             "licence": source.licence,
-            "known": licence is not None or " " in source.licence,
-            "train": None if licence is None else licence.train,
+            "known": len(known) == len(licences),
+            "train": known[0].train if len(known) == len(expression.parts) == 1 else None,
             "generated_by": list(source.generated_by),
             "personal_data": list(source.personal_data),
             "processing_regions": list(source.processing_regions),

@@ -221,7 +221,8 @@ def _check_spec(corpus: Corpus, task: Task, sealed: Sealed, rows: pa.Table) -> N
 
 def _declared(sealed: Sealed) -> dict[str, Json]:
     """The intended use that a dataset was sealed for; nothing of one that an earlier version sealed."""
-    return {name: sealed.manifest[name] for name in ("intended_use",) if name in sealed.manifest}
+    found = sealed.manifest.get("intended_use")
+    return {} if found is None else {"intended_use": found}
 
 
 def _differing(stored: Mapping[str, Json], spec: TaskSpec) -> list[str]:

@@ -29,7 +29,7 @@ from corpusgen.provenance.policy import decide
 from corpusgen.provenance.terms import Registry, TeacherRoute
 from corpusgen.records import Json, Request, canonical_json, digest
 from corpusgen.spec import Source
-from corpusgen.stages.admitting import RUN, Looked, file_error, nameless, read_as, state_of, told_rows
+from corpusgen.stages.admitting import RUN, Looked, nameless, read_as, state_of, told_rows
 from corpusgen.stages.attesting import attest
 from corpusgen.stages.cataloguing import refresh_catalog
 from corpusgen.stages.committing import ROWS_PER_SHARD, commit_records
@@ -37,7 +37,7 @@ from corpusgen.stages.deciding import name_of, rights_of, use_of
 from corpusgen.stages.erasures import Tombstones, dropping, of_sample
 from corpusgen.stages.erasures import mark as mark_of_name
 from corpusgen.stages.ours import content_mark, contents_of
-from corpusgen.stages.outside import BadRow, OutsideRow, describe
+from corpusgen.stages.outside import BadRow, OutsideRow, describe, file_error
 from corpusgen.stages.task import Task
 from corpusgen.store.answers import Answer, Card, RecordRow, store_answer, store_card, store_record
 from corpusgen.store.manifest import read_manifest

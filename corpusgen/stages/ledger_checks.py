@@ -298,13 +298,11 @@ def export_events(corpus: Corpus, path: Path) -> int:
     return len(events)
 
 
-def check_events(path: Path, kept: Path | None = None) -> list[Finding]:
-    """Everything wrong with a file of ``export_events`` by itself, and against a checkpoint that was kept elsewhere."""
-    return list(events_checked(path, kept).findings)
-
-
 def events_checked(path: Path, kept: Path | None = None, only: Mapping[str, bytes] | None = None) -> LedgerChecked:
-    """The same with how far it is signed; ``only`` is the one key that counts, by its id."""
+    """A file of ``export_events`` by itself, and against a checkpoint that was kept elsewhere.
+
+    ``only`` is the one key that counts, by its id.
+    """
     named = [] if kept is None else [kept_checkpoint(kept)]
     try:
         checked = file_checked(read_events(path), named, only)

@@ -39,9 +39,7 @@ class Lineage:
             names = [column[0] for column in found.description or ()]
             return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
         except (duckdb.IOException, duckdb.InvalidInputException) as error:
-            raise CorpusDamaged(
-                f"the lineage cannot be read ({error}); it is made anew when lineage/ is deleted"
-            ) from error
+            raise unreadable(error) from error
 
     def run(self, sql: str, **values: Json) -> None:
         """Make something that later questions are asked of."""
@@ -72,10 +70,13 @@ def opened(files: Mapping[str, Path], views: Mapping[str, str] = VIEWS) -> Itera
             for name, text in views.items():
                 connection.execute(f"create view {name} as {text}")
         except (duckdb.IOException, duckdb.InvalidInputException) as error:
-            raise CorpusDamaged(
-                f"the lineage cannot be read ({error}); it is made anew when lineage/ is deleted"
-            ) from error
+            raise unreadable(error) from error
         yield connection
+
+
+def unreadable(error: duckdb.Error) -> CorpusDamaged:
+    """What is said of tables that cannot be read."""
+    return CorpusDamaged(f"the lineage cannot be read ({error}); it is made anew when lineage/ is deleted")
 
 
 @contextmanager

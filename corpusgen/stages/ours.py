@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -80,7 +81,8 @@ class Watch:
 
     def _look_up(self) -> None:
         names, self._names = self._names, []
-        known = set[str]() if self.corpus is None else _known(self.corpus, {name for _, name in names})
+        asked = {name for _, name in names}
+        known = set[str]() if self.corpus is None else known_records(self.corpus.journal.reader, asked)
         for number, name in {number: name for number, name in names if name in known}.items():
             self._here.add(number, name)
         marks, self._marks = self._marks, []
@@ -133,7 +135,8 @@ def marks_of_imports(corpus: Corpus, imports: Sequence[Mapping[str, Json]]) -> d
     for facts in imports:
         told = f"as source {facts['source']['id']!r} under {facts['licence_expression']}"
         marks = found.setdefault(told, Marks())
-        for some in _portions(mark for _, mark in contents_of(corpus, facts["run_id"])):
+        contents = (mark for _, mark in contents_of(corpus, facts["run_id"]))
+        while some := list(islice(contents, _AT_ONCE)):
             marks.add(some)
     return {told: marks for told, marks in found.items() if len(marks)}
 
@@ -148,21 +151,3 @@ def contents_of(corpus: Corpus, run_id: str) -> Iterator[tuple[int, int]]:
     for number, asked, said in corpus.journal.reader.execute(sql, (run_id,)):
         turns = orjson.loads(expand(asked))["messages"]
         yield number, content_mark(((role, content) for role, content in turns), orjson.loads(expand(said))["text"])
-
-
-def _portions(marks: Iterator[int]) -> Iterator[list[int]]:
-    some: list[int] = []
-    for mark in marks:
-        some.append(mark)
-        if len(some) == _AT_ONCE:
-            yield some
-            some = []
-    if some:
-        yield some
-
-
-def _known(corpus: Corpus, names: set[str]) -> set[str]:
-    wanted, found = sorted(names), set[str]()
-    for start in range(0, len(wanted), _AT_ONCE):
-        found |= known_records(corpus.journal.reader, wanted[start : start + _AT_ONCE])
-    return found

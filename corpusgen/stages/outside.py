@@ -143,7 +143,7 @@ def columns_of(path: Path) -> Columns:
     check_regular(path)
     names = _names_in(path)
     if names >= _PREFERENCE:
-        raise _error(path, f"has chosen and rejected answers: {_NO_ROOM}")
+        raise file_error(path, f"has chosen and rejected answers: {_NO_ROOM}")
     for usual in _USUAL:
         if "messages" in usual and names >= {"record_id", "response"}:
             continue  # a record's messages are the question alone
@@ -154,7 +154,7 @@ def columns_of(path: Path) -> Columns:
             return Columns(of={**beside, **usual})
     there = ", ".join(sorted(names)) or "none"
     _refuse_first_bad(path)
-    raise _error(
+    raise file_error(
         path, f"says by no column what is asked and answered (it has: {there}); write --columns input=…,response=…"
     )
 
@@ -173,7 +173,7 @@ def _refuse_first_bad(path: Path) -> None:
     if path.suffix.lower() == ".jsonl":
         first = next(_raw_rows(path, []), None)
         if first is not None and isinstance(first.values, str):
-            raise _error(path, f"{first.values}. Nothing was imported", first.line)
+            raise file_error(path, f"{first.values}. Nothing was imported", first.line)
 
 
 def rows_of(path: Path, columns: Columns, limit: int | None = None) -> Iterator[OutsideRow | BadRow]:
@@ -186,7 +186,7 @@ def rows_of(path: Path, columns: Columns, limit: int | None = None) -> Iterator[
         found = [_read(read, raw) for raw in some]
         yield from _once_each(seen, found, [raw.line for raw in some], columns)
     if none:
-        raise _error(path, "holds no rows")
+        raise file_error(path, "holds no rows")
 
 
 def _once_each(
@@ -369,12 +369,12 @@ def _raw_rows(path: Path, columns: Sequence[str]) -> Iterator[_Raw]:
     readers = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise _error(path, f"unknown kind of file {path.suffix!r}; use {', '.join(readers)}")
+        raise file_error(path, f"unknown kind of file {path.suffix!r}; use {', '.join(readers)}")
     check_regular(path)
     try:
         yield from reader(path, columns)
     except OSError as error:
-        raise _error(path, f"cannot be read: {error.strerror or error}") from error
+        raise file_error(path, f"cannot be read: {error.strerror or error}") from error
 
 
 def check_regular(path: Path) -> None:
@@ -382,18 +382,19 @@ def check_regular(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise _error(path, f"cannot be read: {error.strerror or error}") from error
+        raise file_error(path, f"cannot be read: {error.strerror or error}") from error
     if not stat.S_ISREG(mode):
-        raise _error(path, "is no regular file (but a folder, a pipe or a device); name a file")
+        raise file_error(path, "is no regular file (but a folder, a pipe or a device); name a file")
 
 
-def _error(path: Path, message: str, line: int | None = None) -> OutsideFileError:
+def file_error(path: Path, message: str, line: int | None = None) -> OutsideFileError:
+    """What is wrong with a whole file."""
     return OutsideFileError(Problem(file=path, line=line, field="", message=message))
 
 
 def _require(path: Path, columns: Iterable[str], found: Sequence[str]) -> None:
     if twice := sorted({name for name in found if found.count(name) > 1}):
-        raise _error(path, f"has the column {twice[0]!r} twice; rename one", 1)
+        raise file_error(path, f"has the column {twice[0]!r} twice; rename one", 1)
     for column in columns:
         if column not in found:
             known = ", ".join(map(str, found)) or "none"
@@ -418,7 +419,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[_Raw]:
                     number += 1
                     yield _Raw(number, None, values)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise _error(path, f"is not a sound Parquet file: {error}") from error
+        raise file_error(path, f"is not a sound Parquet file: {error}") from error
 
 
 def _parquet_names(path: Path) -> list[str]:
@@ -428,9 +429,9 @@ def _parquet_names(path: Path) -> list[str]:
     try:
         names: list[str] = pq.read_schema(path).names
     except OSError as error:
-        raise _error(path, f"cannot be read: {error.strerror or error}") from error
+        raise file_error(path, f"cannot be read: {error.strerror or error}") from error
     except pa.ArrowException as error:
-        raise _error(path, f"is not a sound Parquet file: {error}") from error
+        raise file_error(path, f"is not a sound Parquet file: {error}") from error
     return names
 
 
@@ -448,7 +449,7 @@ def _csv(path: Path, columns: Sequence[str]) -> Iterator[_Raw]:
                 more = "has more cells than the header; put texts that hold commas in quotes"
                 yield _Raw(number, reader.line_num, more if None in values else values)
         except csv.Error as error:
-            raise _error(path, f"is not a sound CSV file from here on: {error}", reader.line_num) from error
+            raise file_error(path, f"is not a sound CSV file from here on: {error}", reader.line_num) from error
 
 
 def _csv_names(path: Path) -> list[str]:
@@ -459,7 +460,7 @@ def _csv_names(path: Path) -> list[str]:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             return next(csv.reader(file), [])
     except csv.Error as error:
-        raise _error(path, f"is not a sound CSV file: {error}", 1) from error
+        raise file_error(path, f"is not a sound CSV file: {error}", 1) from error
 
 
 def _refuse_utf_16(path: Path) -> None:
@@ -467,9 +468,9 @@ def _refuse_utf_16(path: Path) -> None:
         with path.open("rb") as file:
             mark = file.read(2)
     except OSError as error:
-        raise _error(path, f"cannot be read: {error.strerror or error}") from error
+        raise file_error(path, f"cannot be read: {error.strerror or error}") from error
     if mark in (b"\xff\xfe", b"\xfe\xff"):
-        raise _error(path, "is UTF-16 text; save it as UTF-8")
+        raise file_error(path, "is UTF-16 text; save it as UTF-8")
 
 
 def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[_Raw]:
@@ -478,7 +479,9 @@ def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[_Raw]:
         while text := file.readline(_LONGEST_LINE):
             line += 1
             if len(text) == _LONGEST_LINE:
-                raise _error(path, f"holds a line of more than {_LONGEST_LINE:,} bytes; write one object a line", line)
+                raise file_error(
+                    path, f"holds a line of more than {_LONGEST_LINE:,} bytes; write one object a line", line
+                )
             told = text.removeprefix(b"\xef\xbb\xbf") if line == 1 else text
             if not told.strip():
                 continue

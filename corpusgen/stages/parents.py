@@ -126,7 +126,8 @@ def _lost(corpus: Corpus, task: Task) -> Iterator[Problem]:
     rows = _seeds(task)
     while some := list(islice(rows, AT_ONCE)):
         wanted = {parent for _, _, seed in some for parent in seed.parents}
-        known = _known(corpus, wanted | {seed.item_id.lower() for _, _, seed in some if _called_as_record(seed)})
+        named = {seed.item_id.lower() for _, _, seed in some if _called_as_record(seed)}
+        known = known_records(corpus.journal.reader, wanted | named)
         for path, seeds, seed in some:
             for parent in seed.parents:
                 if parent not in known:
@@ -143,7 +144,7 @@ def _unnamed(corpus: Corpus, task: Task) -> Iterator[Problem]:
             continue
         rows = filter(_called_as_record, read_seeds(path, seeds, ()))
         while some := list(islice(rows, AT_ONCE)):
-            known = _known(corpus, {seed.item_id.lower() for seed in some})
+            known = known_records(corpus.journal.reader, {seed.item_id.lower() for seed in some})
             for seed in some:
                 if seed.item_id.lower() in known:
                     mend = f"name the column under parent (parent: {seeds.id})"
@@ -178,13 +179,6 @@ def _may_name_records(path: Path) -> bool:
     except OSError:
         return True  # the reader says what is wrong with it
     return False
-
-
-def _known(corpus: Corpus, names: Iterable[str]) -> set[str]:
-    wanted, found = sorted(names), set[str]()
-    for start in range(0, len(wanted), AT_ONCE):
-        found |= known_records(corpus.journal.reader, wanted[start : start + AT_ONCE])
-    return found
 
 
 # --- Descent ---------------------------------------------------------------------------------------------------------

@@ -19,12 +19,13 @@ from corpusgen.corpus import Corpus, moment
 from corpusgen.curation.occurrence import Occurrence
 from corpusgen.errors import CorpusDamaged, UsageError
 from corpusgen.journal import storage_errors
+from corpusgen.prompting.prompts import SPLITS
 from corpusgen.records import Json
 from corpusgen.stages.beside import LONG_ENOUGH, Needles, NotLookedInto, holds, ours
 from corpusgen.stages.erasures import Tombstones
 from corpusgen.stages.judges import judgement_in
 from corpusgen.stages.opening import JUDGES
-from corpusgen.stages.seeded import EXAMPLES, SPLITS, seeded
+from corpusgen.stages.seeded import EXAMPLES, seeded
 from corpusgen.stages.selecting import Selection, selections
 from corpusgen.store.answers import Card, expander
 from corpusgen.store.shards import read_records
@@ -160,8 +161,6 @@ def _check(corpus: Corpus, selector: Selector) -> None:
             raise UsageError(f"--{selector.kind} is empty; say what is to be erased")
         if selector.kind == "record" and not _PREFIX.fullmatch(value):
             raise UsageError(f"--record {value!r} is no record id; write its 64 hexadecimal digits, or at least 8")
-    if selector.subject is not None and selector.subject.folded == "":
-        raise UsageError("--subject is empty; say what is to be erased")
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
@@ -382,11 +381,10 @@ def _splits_of_source(corpus: Corpus, selector: Selector) -> Iterator[tuple[str,
 
 def splits_of_source(spec: Mapping[str, Json], selector: Selector) -> set[str]:
     """The splits whose every question was made from a source: it is their seeds', or that of the worked examples."""
-    splits = ("train", "validation", "gold")
     if selector.is_of_source((spec.get("examples") or {}).get("source", "")):
-        return set(splits)
+        return set(SPLITS)
     seeds = spec.get("seeds") or {}
-    return {split for split in splits if selector.is_of_source((seeds.get(split) or {}).get("source", ""))}
+    return {split for split in SPLITS if selector.is_of_source((seeds.get(split) or {}).get("source", ""))}
 
 
 def _find_unlinked(corpus: Corpus, found: Reach, quoted: set[str]) -> None:
@@ -440,7 +438,7 @@ def _notes_of_source(corpus: Corpus, selector: Selector) -> int:
 def split_of_note(stage: str, item_id: str) -> str:
     """The split of what a drop or a remark is about: it stands behind its stage, or before its item."""
     for text in (stage.partition(":")[2].partition("#")[0], item_id.partition(":")[0]):
-        if text in ("train", "validation", "gold"):
+        if text in SPLITS:
             return text
     return ""
 
@@ -692,7 +690,7 @@ def _retention(corpus: Corpus, terms_ids: Iterable[str]) -> tuple[int | None, st
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
-_TEMPORARY: Final = ("damaged", "lineage", "checkpoints")
+TEMPORARY: Final = ("damaged", "lineage", "checkpoints")
 """Folders of copies and of what is made anew; everything in them goes."""
 _MADE_OF_MANY: Final = ("students", "releases", "terms.yaml")
 """What is no copy of a record; if the text stands there, a person decides."""
@@ -708,7 +706,7 @@ def _files_that_hold(corpus: Corpus, found: Reach) -> Iterator[str]:
             continue
         relative = path.relative_to(corpus.folder)
         top = relative.parts[0]
-        stale = top in _TEMPORARY or top.startswith("catalog.duckdb")
+        stale = top in TEMPORARY or top.startswith("catalog.duckdb")
         of_run = top == "reports" and bool(found.runs & {*relative.parts})
         own = is_ours(relative)
         told = top in _MADE_OF_MANY and (own or top != "students")

@@ -317,7 +317,7 @@ def _document(registry: Registry, terms_id: str) -> TermsDocument:
 def listed(corpus: Corpus | None, on: date, *, only_stale: bool = False) -> list[dict[str, Json]]:
     """Every document in a line, for people and machines."""
     registry = registry_of(corpus, None)
-    old = {one.terms_id: one.days for one in stale(registry, on)}
+    old, held = {one.terms_id for one in stale(registry, on)}, _held(corpus)
     return [
         {
             "terms_id": one.id,
@@ -331,7 +331,7 @@ def listed(corpus: Corpus | None, on: date, *, only_stale: bool = False) -> list
             "confidence": one.confidence,
             "reviewed": one.reviewed.isoformat(),
             "stale": one.id in old,
-            "text_held": _text_held(corpus, one.id),
+            "text_held": one.id in held,
             "file": registry.file_of(one.id),
         }
         for one in registry.documents
@@ -339,10 +339,10 @@ def listed(corpus: Corpus | None, on: date, *, only_stale: bool = False) -> list
     ]
 
 
-def _text_held(corpus: Corpus | None, terms_id: str) -> bool:
-    if corpus is None:
-        return False
-    return bool(corpus.journal.query("select count(*) from snapshots where terms_id = ?", (terms_id,))[0][0])
+def _held(corpus: Corpus | None) -> frozenset[str]:
+    """Ids of the documents whose text a corpus keeps."""
+    rows = [] if corpus is None else corpus.journal.query("select distinct terms_id from snapshots")
+    return frozenset(str(row[0]) for row in rows)
 
 
 def binding(corpus: Corpus | None, route: TeacherRoute, on: date) -> dict[str, Json]:

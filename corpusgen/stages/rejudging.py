@@ -49,6 +49,8 @@ from corpusgen.teachers.imported import SCHEME
 
 CALIBRATION: Final = "calibration"
 """What a manifest calls the role of those who only chose how labels are read; terms know it as ``logprobs``."""
+_ROAD: Final = ("provider", "model", "route", "host", "region", "unpaid", "weights_sha256")
+"""How a manifest tells of a teacher's route."""
 _REACHED: Final = ("teacher", "provider", "model_requested", "route", "host", "terms_set_id")
 
 
@@ -74,6 +76,22 @@ class Touch:
         return not (self.judged or self.above or self.chose)
 
     @classmethod
+    def of_card(
+        cls, card: Card, role: Role, rows: int, *, judged: bool = False, above: bool = False, chose: bool = False
+    ) -> Touch:
+        """Whoever is on a card, in one role."""
+        return cls(
+            role=role,
+            teacher=route_of_card(card),
+            terms_set_id=card.terms_set_id,
+            terms_ids=card.terms_ids,
+            rows=rows,
+            judged=judged,
+            above=above,
+            chose=chose,
+        )
+
+    @classmethod
     def of_decision(cls, decision: Decision) -> Touch:
         """A judge that only dropped rows, as what was decided about it tells."""
         return cls(
@@ -88,11 +106,10 @@ class Touch:
     def to_json(self) -> dict[str, Json]:
         """The touch as a manifest names it."""
         teacher = self.teacher
-        road = ("provider", "model", "route", "host", "region", "unpaid", "weights_sha256")
         return {
             "role": CALIBRATION if self.chose else self.role,
             "teacher": teacher.name,
-            **{name: getattr(teacher, name) for name in road},
+            **{name: getattr(teacher, name) for name in _ROAD},
             "terms_set_id": self.terms_set_id,
             "terms_ids": list(self.terms_ids),
             "rows": self.rows,
@@ -103,11 +120,10 @@ class Touch:
     @classmethod
     def from_json(cls, fields: Mapping[str, Json]) -> Touch:
         """The touch that a manifest names."""
-        road = ("provider", "model", "route", "host", "region", "unpaid", "weights_sha256")
         chose = fields["role"] == CALIBRATION
         return cls(
             role="logprobs" if chose else fields["role"],
-            teacher=TeacherRoute(name=fields["teacher"], **{name: fields[name] for name in road}),
+            teacher=TeacherRoute(name=fields["teacher"], **{name: fields[name] for name in _ROAD}),
             terms_set_id=fields["terms_set_id"],
             terms_ids=tuple(fields["terms_ids"]),
             rows=fields["rows"],
@@ -145,14 +161,7 @@ def touches_of_rows(corpus: Corpus, task: Task, paths: Sequence[Path], judges: J
 def touches_above(corpus: Corpus, parents: Iterable[str]) -> tuple[Touch, ...]:
     """Everybody who wrote these records, or what they were made from: rows that descend from them use their words."""
     found = [
-        Touch(
-            role=cast("Role", used_as),
-            teacher=route_of_card(card),
-            terms_set_id=card.terms_set_id,
-            terms_ids=card.terms_ids,
-            rows=rows,
-            above=True,
-        )
+        Touch.of_card(card, cast("Role", used_as), rows, above=True)
         for (card, used_as), rows in descent(corpus, parents).writers.items()
     ]
     return tuple(sorted(found, key=_order))
@@ -169,15 +178,7 @@ def _judging(task: Task, judges: Judges) -> Iterator[Touch]:
     roles: tuple[Role, ...] = ("judge",) if task.judging is None else roles_of(task.judging)
     for card, rows in judges.cards.items():
         for role in roles:
-            route = route_of_card(card)
-            yield Touch(
-                role=role,
-                teacher=route,
-                terms_set_id=card.terms_set_id,
-                terms_ids=card.terms_ids,
-                rows=rows,
-                judged=True,
-            )
+            yield Touch.of_card(card, role, rows, judged=True)
 
 
 def _road(card: Card) -> tuple[str, ...]:
@@ -245,18 +246,7 @@ def touches_of_choice(corpus: Corpus, name: str, calibration: Calibration) -> tu
         f" where {of_runs} and split in ({','.join('?' * len(splits))}) group by card order by card",
         (*runs, *runs, *splits),
     )
-    found = ((Card.from_json(text), count) for text, count in rows)
-    return tuple(
-        Touch(
-            role="logprobs",
-            teacher=route_of_card(card),
-            terms_set_id=card.terms_set_id,
-            terms_ids=card.terms_ids,
-            rows=count,
-            chose=True,
-        )
-        for card, count in found
-    )
+    return tuple(Touch.of_card(Card.from_json(text), "logprobs", count, chose=True) for text, count in rows)
 
 
 def _validated(corpus: Corpus, name: str) -> tuple[str, ...]:
@@ -352,10 +342,10 @@ def _asked_about(corpus: Corpus, told: Sequence[Mapping[str, Json]], touches: Se
 def check_mix(corpus: Corpus, task: Task, label: str, teachers: Sequence[str]) -> None:
     """Raise PolicyRefused where the sources of rows that lie together, by whom they are, may not be mixed (R12)."""
     outside = tuple(_use_of_source(one.source) for one in imported_sources(corpus, teachers))
-    asked = any(not name.startswith(SCHEME) for name in teachers)
-    own = sources_of(task, corpus) if asked else ()
     if not outside:
         return  # what one task asks about was judged together
+    asked = any(not name.startswith(SCHEME) for name in teachers)
+    own = sources_of(task, corpus) if asked else ()
     use, sources = settled(use_of(task), (*own, *outside))
     for reason in about_sources(rights_of(corpus, task).registry, sources, use):
         if reason.outcome == "deny":

@@ -13,12 +13,7 @@ import orjson
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, UsageError
-from corpusgen.export.student import (
-    StudentFacts,
-    model_card,
-    not_held_list,
-    student_notice,
-)
+from corpusgen.export.student import StudentFacts, model_card, not_held_list, student_notice
 from corpusgen.records import Json
 from corpusgen.stages.attesting import KEYS_FOLDER
 from corpusgen.stages.candidates import Candidate, file_sha256

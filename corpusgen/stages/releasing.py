@@ -20,10 +20,7 @@ import orjson
 from corpusgen.corpus import Corpus
 from corpusgen.errors import PolicyRefused, SealRefused, UsageError
 from corpusgen.export.completeness import licences_in
-from corpusgen.export.student import (
-    StudentDuty,
-    StudentFacts,
-)
+from corpusgen.export.student import StudentDuty, StudentFacts
 from corpusgen.journal import Transaction
 from corpusgen.provenance.decisions import Distribution
 from corpusgen.provenance.documents import DutyKind
@@ -36,7 +33,6 @@ from corpusgen.stages.candidates import Candidate, Wanted, candidate_of
 from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.deciding import decision_json, rights_of, roles_of, with_terms_of
 from corpusgen.stages.exporting import runs_of
-from corpusgen.stages.quarantine import route_of_card
 from corpusgen.stages.rejudging import (
     Subject,
     Touch,
@@ -173,20 +169,13 @@ def _choosing(corpus: Corpus, task: Task, run_ids: Sequence[str]) -> Iterator[To
     """Whose answers to validation items chose how labels are read, and when asking ended."""
     marks = ",".join("?" * len(run_ids))
     rows = corpus.journal.query(
-        "select card, count(*) from records join answers using (request_key) join cards using (card_id)"  # noqa: S608
-        f" where run_id in ({marks}) and split = 'validation' group by card order by card",
+        "select distinct card from records join answers using (request_key) join cards using (card_id)"  # noqa: S608
+        f" where run_id in ({marks}) and split = 'validation' order by card",
         tuple(run_ids),
     )
-    for text, _ in rows:
-        card = Card.from_json(text)
+    for (text,) in rows:
         for role in roles_of(task):
-            yield Touch(
-                role=role,
-                teacher=route_of_card(card),
-                terms_set_id=card.terms_set_id,
-                terms_ids=card.terms_ids,
-                rows=0,
-            )
+            yield Touch.of_card(Card.from_json(text), role, 0)
 
 
 def _judged(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator
@@ -128,9 +126,11 @@ def _reviews(corpus: Corpus) -> Iterator[Finding]:
 
 def _payload(envelope: str) -> bytes | None:
     """What an envelope holds; None where it is no envelope."""
+    from corpusgen.provenance.signing import contents
+
     try:
-        return base64.b64decode(orjson.loads(envelope)["payload"], validate=True)
-    except (orjson.JSONDecodeError, KeyError, TypeError, binascii.Error):
+        return contents(envelope)[1]
+    except CorpusDamaged:
         return None
 
 

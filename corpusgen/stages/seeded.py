@@ -13,12 +13,12 @@ from corpusgen.corpus import Corpus
 from corpusgen.curation.occurrence import Occurrence
 from corpusgen.errors import LocatedError
 from corpusgen.prompting.prompt_file import PromptFile, load_prompt
+from corpusgen.prompting.prompts import SPLITS
 from corpusgen.prompting.seeds import Seed, read_seeds
 from corpusgen.records import Json
 from corpusgen.spec import Seeds
 from corpusgen.stages.opening import JUDGES
 
-SPLITS: Final = ("train", "validation", "gold")
 EXAMPLES: Final = "examples file"
 _MOST_FOLDERS: Final = 500
 """Folders beside a corpus that are looked into for the files of a spec."""

@@ -96,7 +96,7 @@ where student_no in (
 order by released_time
 """
 _RUN: Final = """
-select run_id, task, actor, status, code_version, student_competes, commercial, student_distribution, started_time,
+select run_id, task, actor, status, student_competes, commercial, student_distribution, started_time,
     lower(hex(spec_digest)) as spec_digest, lower(hex(prompt_digest)) as prompt_digest
 from runs where run_no = $run
 """

@@ -28,10 +28,8 @@ from corpusgen.spec import BaseModelSpec, IntendedUse, TaskSpec
 from corpusgen.stages.candidates import Candidate, Wanted
 from corpusgen.stages.deciding import rights_of
 from corpusgen.stages.evaluations import evaluation_of
-from corpusgen.stages.rejudging import (
-    Touch,
-)
-from corpusgen.stages.sealing import Sealed
+from corpusgen.stages.rejudging import Touch
+from corpusgen.stages.sealing import Sealed, card_source, notice_of
 from corpusgen.stages.task import Task
 
 
@@ -106,18 +104,13 @@ def _sources(candidate: Candidate, spec: TaskSpec, named: Task | None) -> Iterat
     found: dict[str, CardSource] = {}
     for sealed in candidate.datasets:
         told = sealed.manifest.get("sources")
-        ones = map(_card_source, told) if told is not None else map(_of_spec, spec.model_dump(mode="json")["sources"])
+        ones = map(_card_source, told) if told is not None else (card_source(one, None, None) for one in spec.sources)
         found |= {one.source_id: one for one in ones}
     for one in map(_card_source, candidate.sources):  # what it has read without labels is of these
         found.setdefault(one.source_id, one)
-    notices = {} if named is None else _notices(named)
+    notices = {} if named is None else {one.id: notice_of(named, one) for one in named.spec.sources}
     for one in found.values():
         yield one if one.notice else replace(one, notice=notices.get(one.source_id))
-
-
-def _notices(task: Task) -> dict[str, str]:
-    files = ((source.id, source.notice) for source in task.spec.sources if source.notice)
-    return {name: task.located.resolve(file).read_text("utf-8") for name, file in files}
 
 
 def _card_source(fields: Mapping[str, Json]) -> CardSource:
@@ -127,11 +120,6 @@ def _card_source(fields: Mapping[str, Json]) -> CardSource:
     if known.get("acquired"):
         known["acquired"] = datetime.fromisoformat(known["acquired"]).date()
     return CardSource(**known)
-
-
-def _of_spec(source: Mapping[str, Json]) -> CardSource:
-    named = {name: source[name] for name in ("title", "licence", "locator", "rightsholder")}
-    return CardSource(source_id=source["id"], records=None, **named)
 
 
 def _teacher(registry: Registry, touch: Touch, why: str) -> StudentTeacher:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
 from hashlib import sha256
@@ -362,16 +362,14 @@ class Facts:
     @cached_property
     def checked(self) -> dict[tuple[int, str], str]:
         """The set of terms that a run last checked of a teacher, by the run's number and the teacher's name."""
-        found: dict[tuple[str, str], str] = {}
+        found: dict[str, dict[str, str]] = {}
         for one in self._decided:
             if one.row[2] == "plan" and not any(reason[0] == ORIGINAL for reason in one.fields["reasons"]):
-                found[one.row[1], one.row[3]] = one.fields["terms_set_id"]
-        every = {(run.run_no, run.decided_in): run for run in self.specs}
+                found.setdefault(one.row[1], {})[one.row[3]] = one.fields["terms_set_id"]
         return {
-            (run_no, teacher): terms_set
-            for run_no, decided_in in every
-            for (run_id, teacher), terms_set in found.items()
-            if run_id == decided_in
+            (run.run_no, teacher): terms_set
+            for run in self.specs
+            for teacher, terms_set in found.get(run.decided_in, {}).items()
         }
 
     # --- datasets and students --------------------------------------------------------------------------------------
@@ -640,7 +638,7 @@ class _Decided:
     no: int
     row: tuple[Any, ...]
     """``decision_id, run_id, stage, subject, outcome``."""
-    fields: Row = field(default_factory=dict)
+    fields: Row
     us: int
 
 

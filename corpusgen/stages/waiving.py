@@ -21,8 +21,6 @@ from corpusgen.records import Json, canonical_json, digest
 from corpusgen.stages.deciding import registry_of, waiver_of
 from corpusgen.stages.task import Task
 
-MOST_EVIDENCE = 1_000_000_000
-
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import orjson
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from corpusgen.budget.prices import Rate, rate_of
 from corpusgen.corpus import Corpus
 from corpusgen.errors import PriceUnknown, UsageError
 from corpusgen.provenance.policy import Decision, Role, decide
+from corpusgen.provenance.questions import NOTICE
 from corpusgen.provenance.terms import TeacherRoute
 from corpusgen.records import Json
 from corpusgen.stages.deciding import rights_of, sources_of, use_of
@@ -26,7 +28,6 @@ from corpusgen.stages.tracing import lineage_files
 from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.registry import resolved
 
-NOTICE: Final = "Not legal advice."
 _STRICT: Final = {"allow": 0, "needs_waiver": 1, "deny": 2}
 _OWN: Final = "runs on your own machines: processor time, and no price per token"
 _MEASURED: Final = "by the tokens that were measured; another teacher counts and answers otherwise"
@@ -212,11 +213,11 @@ def _elsewhere(
     corpus: Corpus, lineage: Lineage, gone: frozenset[str], name: str, wanted: str | None
 ) -> Iterator[Elsewhere]:
     runs, on = Facts.of(corpus).specs, corpus.clock().date()
+    suggested = rights_of(corpus, None).registry.known_teachers
     for again in lineage.rows(_AGAIN):
         run = runs[again["run_no"]]
         if not run.spec.get("teachers"):  # what was imported is not asked for
             continue
-        suggested = rights_of(corpus, None).registry.known_teachers
         every = list(_candidates(corpus, run, runs, suggested, wanted))
         staying = [one for one in every if one.route.name == wanted or not _goes(one.route, gone, name)]
         for candidate, decision in _decided(corpus, run, on, staying):
@@ -261,8 +262,8 @@ def _candidates(
     seen: set[tuple[str, str, str]] = set()
     known = [
         *(_Candidate(route=cards.get(name) or _route(spec), spec=spec) for name, spec in told.items()),
-        *(_Candidate(route=route, spec=_plain(route)) for name, route in cards.items() if name not in told),
-        *(_suggested(TeacherRoute(**one.model_dump())) for one in suggested),
+        *(_by_name(route) for name, route in cards.items() if name not in told),
+        *(_by_name(TeacherRoute(**one.model_dump())) for one in suggested),
     ]
     if wanted is not None and all(one.route.name != wanted for one in known):
         known.append(_named(wanted))
@@ -289,14 +290,8 @@ def _in_dollars(value: Json) -> Json:
     }
 
 
-def _plain(route: TeacherRoute) -> TeacherSpec:
-    return _spec(
-        {"name": route.name, "parameters": {"max_tokens": 1}, "provider": route.provider, "route": route.route}
-    )
-
-
-def _suggested(route: TeacherRoute) -> _Candidate:
-    """Whom the registry suggests; prices know it by its provider and model."""
+def _by_name(route: TeacherRoute) -> _Candidate:
+    """Whom no spec here names; prices know it by its provider and model."""
     name = route.name if "/" in route.name else f"{route.provider}/{route.model}"
     fields = {"name": name, "parameters": {"max_tokens": 1}, "provider": route.provider, "route": route.route}
     return _Candidate(route=route, spec=_spec(fields))
@@ -312,8 +307,6 @@ def _named(name: str) -> _Candidate:
 
 def _route(spec: TeacherSpec) -> TeacherRoute:
     """A teacher that nobody has asked yet as the terms see it."""
-    from urllib.parse import urlsplit
-
     told = resolved(spec)
     scheme, _, model = spec.name.partition("/")
     return TeacherRoute(

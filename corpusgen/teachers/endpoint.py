@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit
 
 import orjson
@@ -22,7 +22,7 @@ from corpusgen.teachers.billing import Billing, billing_of, shipped_facts
 from corpusgen.teachers.own import known_rows
 from corpusgen.teachers.reading import believed, body_of, only, read_choices
 from corpusgen.teachers.sdk import Opens, Sdk, anthropic_client, openai_client
-from corpusgen.teachers.table import EndpointRow, ModelFact, row_for
+from corpusgen.teachers.table import EndpointRow, ModelFact, Route, row_for
 from corpusgen.teachers.teacher import Capabilities, Offer, TeacherCard
 from corpusgen.teachers.transport import Clock, Secret, Transport, secret_from_environment
 from corpusgen.teachers.wire import PATHS, PLAIN, Dialect
@@ -32,7 +32,6 @@ CAPABILITIES: Final = Capabilities(apis=frozenset({"chat", "completion"}), top_l
 """What may be asked of a server nobody described: OpenAI's and vLLM's default limit of 20 runners-up."""
 
 IN_FLIGHT: Final = 16
-Route: TypeAlias = Literal["api", "aggregator", "cloud", "self_hosted"]
 
 
 @dataclass(frozen=True, kw_only=True)

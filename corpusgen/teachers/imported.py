@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -94,8 +94,8 @@ def row_request(identity: str, model: str, messages: tuple[Message, ...], row: i
 
 def row_body(text: str, reasoning: str | None) -> bytes:
     """The answer of a row, as it is kept."""
-    told: Mapping[str, Json] = {"text": text} | ({} if reasoning is None else {"reasoning": reasoning})
-    return canonical_json(dict(told))
+    told: dict[str, Json] = {"text": text} | ({} if reasoning is None else {"reasoning": reasoning})
+    return canonical_json(told)
 
 
 def connect(spec: TeacherSpec, *, folder: Path, clock: Clock) -> NoReturn:

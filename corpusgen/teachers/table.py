@@ -18,6 +18,8 @@ from corpusgen.teachers.wire import Dialect
 Instead = Annotated[str, Field(min_length=1)]
 Confidence = Literal["high", "medium", "low"]
 Most = Annotated[int, Field(ge=0)]
+Route = Literal["api", "aggregator", "cloud", "self_hosted"]
+"""How a server is reached."""
 Schema = Literal["json_schema", "json_object", "none"]
 
 
@@ -52,7 +54,7 @@ class EndpointRow(_Fact):
     title: str = Field(min_length=1)
     wire: Literal["chat", "messages"] = Field("chat", description="Whose wire format it speaks: OpenAI's, Anthropic's")
     provider: str | None = Field(None, description="Who runs it, as the terms registry spells it; None: whoever")
-    route: Literal["api", "aggregator", "cloud", "self_hosted"] | None = None
+    route: Route | None = None
     hosts: tuple[str, ...] = Field((), description="Host names; * stands for any part")
     base_url: str | None = None
     key_env: str | None = None

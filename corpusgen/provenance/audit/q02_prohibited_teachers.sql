@@ -2,8 +2,9 @@
 -- answer: No rows: nothing did, as far as this corpus knows. Each row is a dataset the student has seen, a role and a
 --   terms document that prohibits it for this student, with the number of records and how many of them only through a
 --   parent. Terms that nobody knows here any more count as prohibiting; finding says which of the two it is. A row
---   with an erasure counts what that took out of the dataset after or before the student saw it. What the student may compete with decides which of the document's two values counts; unknown counts as
---   yes. A waiver is named, and changes nothing.
+--   with an erasure counts what that took out of the dataset after or before the student saw it. What the student may
+--   compete with decides which of the document's two values counts; unknown counts as yes. A waiver is named, and
+--   changes nothing.
 -- cannot tell: Terms that were read wrongly, outputs that a source was generated with (see duties), base weights.
 -- passes when empty: yes
 -- parameter: student student required | The student

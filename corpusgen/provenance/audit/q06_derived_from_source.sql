@@ -1,8 +1,8 @@
 -- title: What is derived from a source: records, shards, datasets, students, releases?
 -- answer: The records that name the source or were made from one that does, then how many erasures took; then the
---   files, datasets, students and releases they are in, with what an erasure took counted in; then erasures of the source or of single items of it. Nothing is
---   deleted here: corpusgen erase --source does that. A student stays what it was trained on: erasing does not reach
---   its weights.
+--   files, datasets, students and releases they are in, with what an erasure took counted in; then erasures of the
+--   source or of single items of it. Nothing is deleted here: corpusgen erase --source does that. A student stays what
+--   it was trained on: erasing does not reach its weights.
 -- remark: nothing was deleted: corpusgen erase --source ID erases; a student keeps what it was trained on
 -- cannot tell: Copies outside this corpus, and text of the source that came in by another way.
 -- parameter: source source required | The source

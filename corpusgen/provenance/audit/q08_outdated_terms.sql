@@ -13,7 +13,7 @@ bound as (select sent.*, terms.* from sent join terms_sets using (terms_set_no) 
 reviews as (
     select terms_id, sent_on, max(terms_reviews.reviewed) as last_review
     from (select distinct terms_id, sent_on from bound where review_expires)
-    left join terms_reviews using (terms_id)
+    join terms_reviews using (terms_id)
     where terms_reviews.reviewed <= sent_on
     group by all
 ),

@@ -3,7 +3,8 @@
 --   made, their output tokens, and their shares of the dataset. by_parents counts further records that were made from
 --   such records. A record that two models wrote counts for both, so shares may add up to more than 1. Judging and
 --   filtering are left out here (see judged-only). Text that was imported has the route imported, and who wrote it is
---   not known here. A row with an erasure counts what that took out, with shares of what there was before. This is the table of section 2.5 of the EU template.
+--   not known here. A row with an erasure counts what that took out, with shares of what there was before. This is the
+--   table of section 2.5 of the EU template.
 -- cannot tell: Which models wrote the sources, beyond what is told of them (see duties).
 -- parameter: dataset dataset required | The dataset
 with inside as (
