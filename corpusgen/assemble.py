@@ -77,8 +77,14 @@ def reply_of(answer: Answer) -> Reply:
 
 def request_of(body: Mapping[str, Json]) -> Request:
     """A stored canonical request as the request it was."""
-    messages = tuple(Message(role=role, content=content) for role, content in body["messages"])
+    turns = map(_turn, body["messages"])
+    messages = tuple(Message(role=role, content=content, given=given) for role, content, given in turns)
     return Request(**{**body, "messages": messages})
+
+
+def _turn(stored: list[Any]) -> tuple[Any, str, str | None]:
+    """A turn as a stored request has it; only one that says more than text has a third part."""
+    return (stored[0], stored[1], stored[2] if len(stored) > 2 else None)
 
 
 def read_labels(facts: RunFacts, completion: Completion) -> LabelReading | None:

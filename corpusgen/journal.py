@@ -31,7 +31,7 @@ import apsw
 from corpusgen.errors import CorpusDamaged, CorpusgenError, CorpusTooNew, CorpusUnwritable, StoreError
 from corpusgen.reading import Unwritable, may_write
 
-JOURNAL_VERSION = 5
+JOURNAL_VERSION = 6
 BATCH = 4096
 ROWS_PER_STATEMENT = 64
 SEVERAL = 3
@@ -96,6 +96,27 @@ create table releases(
 create table erasures(
     erasure_id integer primary key, erasure text not null, envelope text not null, erased_us integer not null);
 create table erased(mark blob primary key, erasure_id integer not null) without rowid;
+"""
+_ADDED_IN_6 = """
+create table tokens(
+    token_id text primary key, digest blob not null unique, name text not null, scopes text not null,
+    user text not null, facts text not null default '{}', created_us integer not null, expires_us integer,
+    revoked_us integer, used_us integer) without rowid;
+create table service_runs(
+    service_run_id text primary key, task text not null, spec text not null, facts text not null default '{}',
+    state text not null check(state in ('waiting', 'running', 'complete', 'partial', 'failed', 'cancelled')),
+    run_id text, submitted_us integer not null, began_us integer, ended_us integer) without rowid;
+create table hits(
+    record_id blob not null, caller text not null, day integer not null, hits integer not null,
+    saved_microusd integer not null, primary key(record_id, caller, day)) without rowid;
+create table lent(
+    lease_id integer primary key, token_id text not null, facts text not null default '{}', reported_us integer);
+create table service_files(
+    file_id text primary key, token_id text not null, name text not null, purpose text not null,
+    size_bytes integer not null, sha256 text not null, body blob, made_us integer not null) without rowid;
+create table service_batches(
+    service_batch_id text primary key, token_id text not null, wire text not null, facts text not null default '{}',
+    state text not null, made_us integer not null, ended_us integer) without rowid;
 """
 _SCHEMA = (
     """
@@ -184,6 +205,7 @@ create table students(
 """,
     _ADDED_IN_4,
     _ADDED_IN_5,
+    _ADDED_IN_6,
 )
 
 
@@ -234,6 +256,7 @@ create table unreadable(call_id integer primary key, body blob not null);
 """,
     3: _ADDED_IN_4,
     4: _ADDED_IN_5,
+    5: _ADDED_IN_6,
 }
 """What turns a journal of each version into one of the next."""
 

@@ -34,10 +34,20 @@ Api: TypeAlias = Literal["chat", "completion", "responses", "messages"]
 @quickly_made
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
 
-    role: Literal["system", "user", "assistant"]
+    ``given`` is the whole turn as a caller gave it, JSON in the wire format of the request it belongs to, where it says
+    more than text (tool calls, results of tools, signed thinking); ``content`` is then its text.
+    """
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str
+    given: str | None = None
+
+    @property
+    def named(self) -> list[str]:
+        """What stands for the turn in the name of a request."""
+        return [self.role, self.content] if self.given is None else [self.role, self.content, self.given]
 
 
 @quickly_made
@@ -66,7 +76,7 @@ class Request:
                 "teacher": self.teacher,
                 "model": self.model,
                 "api": self.api,
-                "messages": [[message.role, message.content] for message in self.messages],
+                "messages": [message.named for message in self.messages],
                 "parameters": dict(self.parameters),
                 "schema": self.schema,
                 "tools": self.tools,

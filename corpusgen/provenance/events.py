@@ -11,6 +11,7 @@ still holds and nobody can find out by guessing what the event said.
 - ``dataset_sealed``: dataset (its label), rows, merkle_root, manifest_sha256. ``dataset_revoked``: dataset.
 - ``student_trained``: student_id, files (path in its folder to sha256).
 - ``key_added``: key_id, public (hex).
+- ``administered``: act (such as ``token_created``), by (who), and what it was about; verify does not read it.
 - ``erased``: events (numbers of those whose payload and nonce were destroyed), shards_removed (names of shards that are
   no more), students_removed (their ids). Each may be left out where there is none.
 """
@@ -46,6 +47,7 @@ EventKind: TypeAlias = Literal[
     "terms_snapshot",
     "reconciled",
     "key_added",
+    "administered",
 ]
 NONCE_BYTES = 32
 CHECKPOINT_TYPE = "application/vnd.corpusgen.checkpoint+json"
