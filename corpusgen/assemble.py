@@ -148,6 +148,7 @@ def record_of(
     if share is not None:
         usage, cost = _part_of_usage(usage, *share), part_of(cost, *share)
     cost += row.item.get("first_cost_microusd", 0)
+    asked = request.messages[: row.item.get("turns")]
     record = _made(
         record_id=row.record_id,
         task=facts.task,
@@ -156,7 +157,7 @@ def record_of(
         sample_index=row.item["sample_index"],
         parent_ids=(row.item_id,) if facts.kind == "judgement" else tuple(row.item.get("parent_ids", ())),
         input=row.item["input"],
-        messages=request.messages[: row.item.get("turns")],
+        messages=tuple([_words_of(turn) for turn in asked]),
         response=completion.text,
         reasoning=completion.reasoning,
         trace_kind=completion.trace_kind,
@@ -198,8 +199,25 @@ def record_of(
         verdicts=() if request.schema is None else (_held_to_schema(request, completion),),
         structured=completion.structured,
         teacher_role=row.item.get("role", "primary"),
+        conversation=_conversation(request, asked),
     )
     return record if facts.personal is None else tagged(record, mask=facts.personal == "mask")
+
+
+def _words_of(turn: Message) -> Message:
+    return turn if turn.given is None else Message(role=turn.role, content=turn.content)
+
+
+def _conversation(request: Request, asked: tuple[Message, ...]) -> str | None:
+    """The prompt as it was sent, where ``messages`` do not say all of it."""
+    if request.tools is None and all(turn.given is None for turn in asked):
+        return None
+    said: dict[str, Json] = {"api": request.api, "messages": [_as_sent(turn) for turn in asked]}
+    return canonical_json(said if request.tools is None else said | {"tools": request.tools}).decode()
+
+
+def _as_sent(turn: Message) -> Json:
+    return {"role": turn.role, "content": turn.content} if turn.given is None else orjson.loads(turn.given)
 
 
 def _keys(row: RecordRow, key: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ CorpusgenError                    exit 1
 │   ├── CorpusUnwritable                   full or read-only disk
 │   └── SealRefused                        provenance is incomplete, or the dataset is not sealed
 ├── QueryError                    exit 2   SQL refused, wrong, too long or too large
+├── ServiceUnavailable            exit 7   a service that lends the budget does not answer; what was answered is kept
 └── TeacherError                  exit 5   one call failed
     ├── NotSent                            refused connection: nothing was asked, nothing is owed
     ├── RateLimited                        HTTP 429 and 529: try later
@@ -38,6 +39,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 class CorpusgenError(Exception):
@@ -118,6 +120,8 @@ class BudgetExhausted(CorpusgenError):
     """The next call does not fit under a cap; everything paid for is kept."""
 
     exit_code = 3
+    figures: Mapping[str, Any] | None = None
+    """Of the cap that is in the way, where somebody has looked: scope, unit, cap, settled, promised and the like."""
 
 
 class PolicyRefused(CorpusgenError):
@@ -166,11 +170,18 @@ class QueryError(CorpusgenError):
     exit_code = 2
 
 
+class ServiceUnavailable(CorpusgenError):
+    """The service of ``--service`` does not answer, so nothing more is sent; the same command goes on from there."""
+
+    exit_code = 7
+
+
 class TeacherError(CorpusgenError):
     """One call to a teacher failed.
 
     ``transient`` says whether asking again may help; ``billable`` whether the provider may charge for this try.
-    Both are properties of the class, so the retry policy and the ledger each have one place to look.
+    Both are properties of the class, so the retry policy and the ledger each have one place to look; an error says
+    otherwise of itself where more is known, as of an answer that somebody has begun to hear.
     """
 
     exit_code = 5

@@ -12,7 +12,7 @@ import orjson
 
 from corpusgen.frozen import quickly_made, worked_out_once
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the record columns; every stored row and shard names it."""
 
 Json: TypeAlias = Any
@@ -48,6 +48,11 @@ class Message:
     def named(self) -> list[str]:
         """What stands for the turn in the name of a request."""
         return [self.role, self.content] if self.given is None else [self.role, self.content, self.given]
+
+    @property
+    def sent(self) -> str:
+        """What of the turn is sent: its text, or all that was given."""
+        return self.content if self.given is None else self.given
 
 
 @quickly_made
@@ -273,6 +278,9 @@ class Record:
     structured: str | None = None
     """The response as canonical JSON, where it was held to a schema and fits it."""
     teacher_role: TeacherRole | None = None
+    conversation: str | None = None
+    """The prompt as it was sent, where it says more than ``messages`` (tools, calls of tools and their results, signed
+    thinking): canonical JSON, ``{api, messages, tools}``, in the words of the wire format ``api``."""
     schema_version: int = SCHEMA_VERSION
 
 

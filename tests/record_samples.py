@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from hypothesis import strategies as st
 
-from corpusgen.records import Message, Record, Verdict
+from corpusgen.records import SCHEMA_VERSION, Message, Record, Verdict
 
 SAMPLE_TIME = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -173,5 +173,6 @@ _STRATEGIES: dict[str, st.SearchStrategy[Any]] = {
     "calibrated_logprobs": st.none() | st.lists(st.floats(-100, 0, width=32), max_size=4).map(tuple),
     "structured": st.none() | _text,
     "teacher_role": st.sampled_from([None, "primary", "fallback", "mixture"]),
-    "schema_version": st.just(2),
+    "conversation": st.none() | _text,
+    "schema_version": st.just(SCHEMA_VERSION),
 }

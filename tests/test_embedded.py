@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conversation_samples import CHAT, asked, given_turn
 from teacher_samples import TickingClock, request, spec
 
 from corpusgen.errors import NotSent, RequestRefused, TeacherFault, UnknownTeacher, UnsupportedParameter
@@ -72,6 +73,15 @@ def test_a_teacher_that_is_not_installed_says_how_to_install_it(monkeypatch: pyt
 def test_another_model_is_refused_by_name() -> None:
     with pytest.raises(UnknownTeacher, match="no embedded model 'llama'; there are: smollm2-135m"):
         connect(spec("embedded/llama"), folder=Path(), clock=TickingClock())
+
+
+@needs_weights
+async def test_a_turn_that_says_more_than_text_is_refused_before_anything_is_started() -> None:
+    async with embedded() as teacher:
+        turns = [given_turn(turn) for turn in (CHAT[0], CHAT[2])]
+        with pytest.raises(RequestRefused, match=r"turn 2 \(assistant\) holds reasoning_content, tool_calls, which"):
+            await teacher.ask(asked("chat", *turns), timeout_s=1)
+        assert teacher.processes() == ()
 
 
 @pytest.mark.local

@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conversation_samples import CHAT_CALL, SAID, TOOLS, conversations
+from hypothesis import given
 from record_samples import sample_record, sample_records
 
 from corpusgen.errors import CorpusDamaged, CorpusUnwritable, UsageError
-from corpusgen.export.chat import SCHEMA, export_chat
-from corpusgen.records import Message, Record
+from corpusgen.export.chat import SCHEMA, SCHEMA_WITH_TOOLS, export_chat
+from corpusgen.export.conversations import chat_tools, chat_turns
+from corpusgen.records import Message, Record, canonical_json
 from corpusgen.store.shards import write_shard
 
 
@@ -51,6 +55,103 @@ def test_both_formats_hold_the_same_rows(tmp_path: Path) -> None:
     for name in ("out.jsonl", "out.parquet"):
         assert export_chat([source], tmp_path / name, batch_rows=2).rows == 5
     assert exported(tmp_path / "out.jsonl") == exported(tmp_path / "out.parquet")
+
+
+def conversed(number: int, api: Any, **changes: Any) -> Record:
+    """A record of a conversation with tools, which ends in one more call."""
+    said = {"api": api, "messages": SAID[api], "tools": TOOLS[api]}
+    plain = (Message(role="user", content="words alone"),)
+    return answer(
+        number,
+        messages=plain,
+        conversation=canonical_json(said).decode(),
+        response="",
+        tool_calls=orjson.dumps([{**CHAT_CALL, "index": 0}]).decode(),
+        **changes,
+    )
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+ASKED = {"role": "user", "content": "How is it in Ulm?"}
+TOLD = {"role": "tool", "content": "rain"}
+IN_CHAT: dict[str, list[dict[str, Any]]] = {
+    "chat": [
+        SYSTEM,
+        {**ASKED, "name": "ada"},
+        {"role": "assistant", "content": "", "tool_calls": [CHAT_CALL]},
+        {**TOLD, "tool_call_id": "call_1"},
+    ],
+    "messages": [
+        SYSTEM,
+        ASKED,
+        {"role": "assistant", "content": "A moment.", "tool_calls": [{**CHAT_CALL, "id": "toolu_1"}]},
+        {**TOLD, "tool_call_id": "toolu_1"},
+        {"role": "user", "content": "And tomorrow?"},
+    ],
+    "responses": [
+        SYSTEM,
+        ASKED,
+        {"role": "assistant", "content": "", "tool_calls": [CHAT_CALL]},
+        {**TOLD, "tool_call_id": "call_1"},
+    ],
+}
+
+
+@pytest.mark.parametrize("api", sorted(IN_CHAT))
+def test_a_conversation_of_any_wire_format_is_written_as_a_chat_with_calls_and_tools(tmp_path: Path, api: str) -> None:
+    export_chat([shard(tmp_path, conversed(1, api))], tmp_path / "out.jsonl")
+    (row,) = exported(tmp_path / "out.jsonl")
+    assert row["prompt"] == IN_CHAT[api]
+    assert row["completion"] == [{"role": "assistant", "content": "", "tool_calls": [CHAT_CALL]}]
+    assert orjson.loads(row["tools"]) == TOOLS["chat"]
+
+
+def test_both_formats_hold_the_same_conversations_and_plain_rows_have_no_tools(tmp_path: Path) -> None:
+    source = shard(tmp_path, answer(1), *(conversed(at, api) for at, api in enumerate(sorted(SAID), start=2)))
+    for name in ("out.jsonl", "out.parquet"):
+        assert export_chat([source], tmp_path / name).rows == 4
+    assert without_nulls(exported(tmp_path / "out.parquet")) == without_nulls(exported(tmp_path / "out.jsonl"))
+    assert pq.read_schema(tmp_path / "out.parquet").names == SCHEMA_WITH_TOOLS.names
+    assert [row["tools"] is None for row in exported(tmp_path / "out.jsonl")] == [True, False, False, False]
+
+
+def without_nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return (
+        {name: without_nulls(one) for name, one in value.items() if one is not None}
+        if isinstance(value, dict)
+        else value
+    )
+
+
+def test_a_call_alone_is_an_answer_also_where_the_prompt_was_plain(tmp_path: Path) -> None:
+    called = answer(1, response="", tool_calls=orjson.dumps([CHAT_CALL]).decode())
+    assert export_chat([shard(tmp_path, called)], tmp_path / "out.jsonl").rows == 1
+    assert exported(tmp_path / "out.jsonl")[0]["completion"][0]["tool_calls"] == [CHAT_CALL]
+
+
+def test_what_an_assistant_says_and_calls_in_one_go_is_one_turn() -> None:
+    calls = [{"type": "function_call", "call_id": f"c{at}", "name": "f", "arguments": "{}"} for at in range(2)]
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Two calls."}]}
+    (turn,) = chat_turns({"api": "responses", "messages": [said, *calls]})
+    assert (turn["content"], [call["id"] for call in turn["tool_calls"]]) == ("Two calls.", ["c0", "c1"])
+
+
+def test_tools_that_a_provider_runs_itself_stay_as_they_are() -> None:
+    tools = [{"type": "web_search_20250305", "name": "web_search"}, {"type": "custom", "name": "x"}]
+    assert chat_tools({"api": "messages", "messages": [], "tools": tools}) == tools
+
+
+@given(conversations())
+def test_any_conversation_that_can_be_sent_can_be_exported(request: Any) -> None:
+    turns = [
+        orjson.loads(turn.given) if turn.given else {"role": turn.role, "content": turn.content}
+        for turn in request.messages
+    ]
+    told = chat_turns({"api": request.api, "messages": turns})
+    schema = pa.schema([SCHEMA_WITH_TOOLS.field("messages")])
+    assert pa.Table.from_pylist([{"messages": told}], schema=schema).num_rows == 1
 
 
 def test_truncated_and_empty_answers_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
+from conversation_samples import TOOLS
 from flow_samples import write_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +22,7 @@ from corpusgen.stages import committing
 from corpusgen.store import fresh as fresh_module
 from corpusgen.store.answers import RecordRow
 from corpusgen.store.fresh import Fresh, NotTheSame, Window, fresh_of
-from corpusgen.store.shards import ShardFile, write_batches, write_shard
+from corpusgen.store.shards import ShardFile, read_records, write_batches, write_shard
 
 
 class Turning:
@@ -158,8 +161,8 @@ def from_memory(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return ways
 
 
-async def shard_of(folder: Path, *, forget: bool) -> list[bytes]:
-    task = write_task(folder, items=700)
+async def shard_of(folder: Path, *, forget: bool, items: int = 700, **changes: Any) -> list[bytes]:
+    task = write_task(folder, items=items, **changes)
     clock = [SAMPLE_TIME]
     with Corpus.open(folder / "corpus", clock=lambda: clock[0], new_run_id=lambda: "run") as corpus:
         async with generate(task, corpus) as found:
@@ -177,3 +180,14 @@ async def test_a_run_writes_the_same_shard_from_memory_and_from_the_journal(
     (tmp_path / "b").mkdir()
     assert await shard_of(tmp_path / "a", forget=False) == await shard_of(tmp_path / "b", forget=True)
     assert from_memory == [True, False]
+
+
+async def test_conversations_give_the_same_shard_from_memory_and_from_the_journal(
+    tmp_path: Path, from_memory: list[bool]
+) -> None:
+    task: dict[str, Any] = {"items": 30, "tools": TOOLS["chat"], "curate": {"pii": {"stored": "mask"}}}
+    shards = [await shard_of(tmp_path / name, forget=name == "b", **task) for name in "ab"]
+    assert (shards[0], from_memory) == (shards[1], [True, False])
+    told = {record.conversation for record in read_records((tmp_path / "a" / "corpus").rglob("*.parquet"))}
+    assert len(told) == 30
+    assert all(orjson.loads(one or "")["tools"] == TOOLS["chat"] for one in told)

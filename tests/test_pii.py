@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 import runpy
 import subprocess
@@ -16,14 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pii_samples import MADE, glosses, positives, technical
 
-from re import _parser  # type: ignore[attr-defined]  # isort: skip
-
-import itertools
-
 from corpusgen.curation import checksums
 from corpusgen.curation.personal_numbers import Number
 from corpusgen.curation.pii import BY_NAME, KINDS, USUAL, Rules, apply, kinds_in, masked, scan
 
+_parser = importlib.import_module("re._parser")
 DOCS = Path(__file__).parent.parent / "docs" / "curation.md"
 MODULES = (
     "secrets", "network_addresses", "personal_numbers", "telephones", "dates_and_places", "outline", "personal",

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import conversation_samples as samples
 import openai
 import orjson
 import pytest
 from aiohttp import web
+from conversation_samples import given_turn
 from teacher_samples import TickingClock, chat_reply, claude, ranked, reply, response, server, spec
 
 from corpusgen.errors import TeacherError, TeacherFault
@@ -51,6 +53,7 @@ class Case:
     schema: Any = None
     tools: Any = None
     system: str | None = None
+    turns: tuple[Message, ...] = TURNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +117,7 @@ async def ours(name: str, case: Case, url: str, **fields: Any) -> tuple[Completi
         teacher=teacher.card.identity,
         model="m",
         api=teacher.card.chat_api,
-        messages=(*system, *TURNS),
+        messages=(*system, *case.turns),
         parameters={"max_tokens": 64, **case.parameters},
         schema=case.schema,
         tools=case.tools,
@@ -190,6 +193,12 @@ CHAT = {
     "cached": Case(call={**BARE, "seed": 7}, body=chat_reply(usage=USAGE), parameters={"seed": 7}),
     "refusal": Case(call=BARE, body=chat_reply({"content": None, "refusal": "I will not"})),
     "length": Case(call=BARE, body=chat_reply({"content": "ani"}, "length")),
+    "conversation": Case(
+        call={**BARE, "messages": samples.CHAT, "tools": samples.TOOLS["chat"]},
+        body=chat_reply(),
+        tools=samples.TOOLS["chat"],
+        turns=tuple(map(given_turn, samples.CHAT)),
+    ),
 }
 
 
@@ -319,6 +328,12 @@ RESPONSES = {
     "length": Case(
         call=ITEMS, body=response("ani", status="incomplete", incomplete_details={"reason": "max_output_tokens"})
     ),
+    "conversation": Case(
+        call={**ITEMS, "input": samples.RESPONSES, "tools": samples.TOOLS["responses"]},
+        body=response(),
+        tools=samples.TOOLS["responses"],
+        turns=tuple(map(given_turn, samples.RESPONSES)),
+    ),
 }
 
 
@@ -439,6 +454,17 @@ MESSAGES = {
     "length": Case(call=ASKED, body=claude(stop_reason="max_tokens")),
     "context": Case(call=ASKED, body=claude(stop_reason="model_context_window_exceeded")),
     "pause": Case(call=ASKED, body=claude(stop_reason="pause_turn")),
+    "conversation": Case(
+        call={
+            **ASKED,
+            "system": samples.MESSAGES[0]["content"],
+            "messages": samples.MESSAGES[1:],
+            "tools": samples.TOOLS["messages"],
+        },
+        body=claude(),
+        tools=samples.TOOLS["messages"],
+        turns=tuple(map(given_turn, samples.MESSAGES)),
+    ),
 }
 ENDS = {
     "end_turn": "stop",

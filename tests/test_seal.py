@@ -19,6 +19,7 @@ from corpusgen.provenance.policy import Duty
 from corpusgen.provenance.seal import (
     REQUIRED,
     DatasetFile,
+    canonical_content,
     content_commitment,
     incomplete,
     manifest,
@@ -26,6 +27,7 @@ from corpusgen.provenance.seal import (
     record_leaf,
     survey,
 )
+from corpusgen.records import Message
 from corpusgen.store.shards import read_records, write_shard
 
 # The test tree of the Certificate Transparency log, whose shape RFC 9162 keeps.
@@ -130,6 +132,12 @@ def test_a_record_and_its_row_in_a_file_have_the_same_leaf(tmp_path: Path) -> No
     write_shard(tmp_path, "a.parquet", sample_records(3))
     read = [vars(record) for record in read_records([tmp_path / "a.parquet"])]
     assert survey(read) == survey(pq.read_table(tmp_path / "a.parquet").to_pylist())
+
+
+def test_a_turn_is_committed_to_as_role_and_text_as_it_always_was() -> None:
+    assert b'"messages":[{"content":"hi","role":"user"}]' in canonical_content(
+        vars(sample_record(messages=(Message(role="user", content="hi"),)))
+    )
 
 
 def test_a_column_added_later_does_not_change_old_commitments() -> None:

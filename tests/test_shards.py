@@ -239,6 +239,15 @@ def test_a_shard_of_the_first_schema_is_written_again_as_it_was_and_reads_with_n
     assert (read.structured, read.teacher_role, read.schema_version) == (None, None, 1)
 
 
+def test_a_shard_of_the_second_schema_knows_no_conversations(tmp_path: Path) -> None:
+    record = sample_record(structured='{"a":1}', conversation='{"api":"chat","messages":[]}')
+    plain = write_shard(tmp_path, "plain.parquet", [replace(record, conversation=None)], version=2)
+    shard = write_shard(tmp_path, "a.parquet", [record], version=2)
+    assert (shard.sha256, shard.size_bytes) == (plain.sha256, plain.size_bytes)
+    (read,) = read_records([tmp_path / "a.parquet"])
+    assert (read.structured, read.conversation, read.schema_version) == ('{"a":1}', None, 2)
+
+
 def test_a_shard_can_be_verified_against_its_line_in_the_manifest(tmp_path: Path) -> None:
     entry = manifest_entry(write_shard(tmp_path, "a.parquet", sample_records(2)), dataset="demo", split="train")
     assert verify_shard(tmp_path / "a.parquet", entry) is None
@@ -248,7 +257,10 @@ def test_a_shard_can_be_verified_against_its_line_in_the_manifest(tmp_path: Path
 def test_metadata_travels_with_the_shard(tmp_path: Path) -> None:
     write_shard(tmp_path, "a.parquet", sample_records(1), metadata={"corpusgen.run": "run-1"})
     metadata = pq.read_schema(tmp_path / "a.parquet").metadata
-    assert (metadata[b"corpusgen.run"], metadata[b"corpusgen.schema_version"]) == (b"run-1", b"2")
+    assert (metadata[b"corpusgen.run"], metadata[b"corpusgen.schema_version"]) == (
+        b"run-1",
+        str(SCHEMA_VERSION).encode(),
+    )
 
 
 _CHILD = """

@@ -17,8 +17,8 @@ from corpusgen.curation.kinds import BY_NAME, KINDS
 from corpusgen.curation.outline import coarse
 
 __all__ = [
-    "BY_NAME", "KINDS", "USUAL", "Action", "Found", "Kind", "Rules", "Treated", "apply", "kinds_in", "masked", "scan",
-    "secret_in",
+    "BY_NAME", "KINDS", "USUAL", "Action", "Found", "Kind", "Rules", "Seen", "Treated", "apply", "kinds_in", "masked",
+    "scan", "secret_in",
 ]  # fmt: skip
 
 RANK = {kind.name: place for place, kind in enumerate(KINDS)}
@@ -109,12 +109,22 @@ def _same(kind: str, value: str) -> str:
     return "".join(char for char in folded if char.isalnum()) if BY_NAME[kind].spaced else folded
 
 
-def masked(text: str, found: Sequence[Found], kinds: Collection[str], after: Mapping[str, int] | None = None) -> str:
+Seen = dict[str, dict[str, int]]
+"""The numbers of values that have placeholders, by kind."""
+
+
+def masked(
+    text: str,
+    found: Sequence[Found],
+    kinds: Collection[str],
+    after: Mapping[str, int] | None = None,
+    seen: Seen | None = None,
+) -> str:
     """The text with placeholders such as ``[EMAIL_1]`` for these kinds; equal values share a number.
 
-    ``after`` says for each kind which numbers are taken already.
+    ``after`` says for each kind which numbers are taken already; ``seen`` has those of texts that belong with this one.
     """
-    seen: dict[str, dict[str, int]] = {}
+    seen = {} if seen is None else seen
     taken = after or {}
     parts: list[str] = []
     at = 0

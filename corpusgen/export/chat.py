@@ -1,4 +1,7 @@
-"""Conversations as trainers read them: ``messages``, and beside them conversational ``prompt`` and ``completion``."""
+"""Conversations as trainers read them: ``messages``, and beside them conversational ``prompt`` and ``completion``.
+
+Where tools were offered or called, turns have ``tool_calls`` and ``tool_call_id``, and a column ``tools`` holds them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpusgen.errors import CorpusDamaged, CorpusUnwritable, UsageError
+from corpusgen.export.conversations import chat_call, chat_tools, chat_turns
 
 _TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
@@ -29,6 +33,30 @@ SCHEMA = pa.schema(
 )
 """Columns of an export, whatever its format."""
 
+_CALL = pa.struct(
+    [
+        ("id", pa.string()),
+        ("type", pa.string()),
+        ("function", pa.struct([("name", pa.string()), ("arguments", pa.string())])),
+    ]
+)
+_TURNS_WITH_TOOLS = pa.list_(
+    pa.struct(
+        [
+            ("role", pa.string()),
+            ("content", pa.string()),
+            ("tool_calls", pa.list_(_CALL)),
+            ("tool_call_id", pa.string()),
+            ("name", pa.string()),
+        ]
+    )
+)
+SCHEMA_WITH_TOOLS = pa.schema(
+    [pa.field(field.name, _TURNS_WITH_TOOLS) if field.type == _TURNS else field for field in SCHEMA]
+    + [pa.field("tools", pa.string())]
+)
+"""The same where a record has tools or calls some; ``tools`` is JSON, because no two tools have the same fields."""
+
 _NEEDED = (
     "record_id",
     "kind",
@@ -40,8 +68,9 @@ _NEEDED = (
     "licence_expression",
     "dataset_split",
 )
-# Filled in when a dataset is selected; earlier shards have no such column.
-_USED_IF_THERE = ("calibrated_label",)
+_WITH_TOOLS = ("tool_calls", "conversation")
+# Earlier shards have no such columns.
+_USED_IF_THERE = ("calibrated_label", *_WITH_TOOLS)
 
 Row: TypeAlias = Mapping[str, Any]
 Batches: TypeAlias = Iterator[list[dict[str, Any]]]
@@ -66,15 +95,19 @@ def export_chat(
     """
     write = _writer(out)
     skipped: Counter[str] = Counter()
+    schema = SCHEMA_WITH_TOOLS if any(map(_has_tools, shards)) else SCHEMA
     with _whole_file(out) as unfinished:
-        rows = write(unfinished, _conversations(shards, splits, skipped, batch_rows))
+        rows = write(unfinished, _conversations(shards, splits, skipped, batch_rows), schema)
     return ChatExport(path=out, rows=rows, skipped=dict(sorted(skipped.items())))
 
 
 def conversation(record: Row) -> dict[str, Any]:
     """One record as a row of the export."""
+    sent = orjson.loads(record.get("conversation") or "null")
     prompt = [{"role": turn["role"], "content": turn["content"]} for turn in record["messages"]]
-    completion = [{"role": "assistant", "content": _answer(record)}]
+    prompt = prompt if sent is None else chat_turns(sent)
+    tools = None if sent is None else chat_tools(sent)
+    completion = [{"role": "assistant", "content": _answer(record), **_calls(record)}]
     return {
         "messages": prompt + completion,
         "prompt": prompt,
@@ -82,7 +115,30 @@ def conversation(record: Row) -> dict[str, Any]:
         "record_id": record["record_id"],
         "teacher": record["teacher"],
         "licence": record["licence_expression"],
+        "tools": None if tools is None else orjson.dumps(tools).decode(),
     }
+
+
+def _calls(record: Row) -> dict[str, Any]:
+    """The tools an answer calls, by their names and arguments; whatever else a server wrote beside them is left out."""
+    calls = record.get("tool_calls") if record["kind"] != "label" else None
+    return {"tool_calls": list(map(chat_call, orjson.loads(calls)))} if calls else {}
+
+
+def _has_tools(shard: Path) -> bool:
+    """Whether any record of a shard may have tools, by what its footer counts."""
+    try:
+        metadata = pq.read_metadata(shard)
+    except (OSError, pa.ArrowException) as error:
+        raise CorpusDamaged(f"{shard} cannot be read as Parquet: {error}") from error
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    columns = (group.column(at) for group in groups for at in range(group.num_columns))
+    return any(one.path_in_schema in _WITH_TOOLS and not _all_null(one) for one in columns)
+
+
+def _all_null(column: pq.ColumnChunkMetaData) -> bool:
+    known = column.statistics
+    return known is not None and known.has_null_count and known.null_count == column.num_values
 
 
 def _conversations(shards: Sequence[Path], splits: Collection[str], skipped: Counter[str], batch_rows: int) -> Batches:
@@ -106,7 +162,7 @@ def _reason_to_skip(record: Row, splits: Collection[str]) -> str | None:
         return "truncated"
     if not record["messages"]:
         return "no prompt"
-    return None if _answer(record).strip() else "empty answer"
+    return None if _answer(record).strip() or _calls(record) else "empty answer"
 
 
 def _answer(record: Row) -> str:
@@ -132,27 +188,28 @@ def _columns(shard: Path, present: Collection[str]) -> list[str]:
     return [*_NEEDED, *(name for name in _USED_IF_THERE if name in present)]
 
 
-def _writer(out: Path) -> Callable[[Path, Batches], int]:
+def _writer(out: Path) -> Callable[[Path, Batches, pa.Schema], int]:
     writers = {".jsonl": _write_jsonl, ".parquet": _write_parquet}
     if out.suffix not in writers:
         raise UsageError(f"cannot export chat to {out.name!r}: end the name in {' or '.join(sorted(writers))}")
     return writers[out.suffix]
 
 
-def _write_jsonl(path: Path, batches: Batches) -> int:
+def _write_jsonl(path: Path, batches: Batches, schema: pa.Schema) -> int:
     rows = 0
     with path.open("wb") as file:
         for batch in batches:
-            file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in batch)
+            named = ({name: row[name] for name in schema.names} for row in batch)
+            file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in named)
             rows += len(batch)
     return rows
 
 
-def _write_parquet(path: Path, batches: Batches) -> int:
+def _write_parquet(path: Path, batches: Batches, schema: pa.Schema) -> int:
     rows = 0
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
         for batch in filter(None, batches):
-            writer.write_table(pa.Table.from_pylist(batch, schema=SCHEMA))
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
             rows += len(batch)
     return rows
 

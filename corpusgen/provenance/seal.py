@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from corpusgen.provenance.merkle import MerkleTree
-from corpusgen.records import Json, canonical_json
+from corpusgen.records import Json, Message, canonical_json
 
 MANIFEST_SCHEMA = "corpusgen.manifest/1"
 
@@ -217,6 +217,8 @@ def _plain(value: object) -> Json:
         return repr(value)  # JSON would make it null, as if the teacher had given nothing
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
+    if isinstance(value, Message):  # the column is of roles and texts alone
+        return {"role": value.role, "content": value.content}
     if is_dataclass(value) and not isinstance(value, type):
         return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
     if isinstance(value, Mapping):

@@ -26,6 +26,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "commitment": "digest of the event with a secret nonce",
     "committed_time": "when it was committed",
     "compute_us": "processor time on this machine, in microseconds",
+    "conversation": "the prompt as it was sent, as JSON, where tools or calls of tools belong to it",
     "counted": "false: it kept no counts of what it took",
     "cost_microusd": "what it cost, in millionths of a dollar",
     "created_time": "when it was made",

@@ -150,4 +150,4 @@ def contents_of(corpus: Corpus, run_id: str) -> Iterator[tuple[int, int]]:
     )
     for number, asked, said in corpus.journal.reader.execute(sql, (run_id,)):
         turns = orjson.loads(expand(asked))["messages"]
-        yield number, content_mark(((role, content) for role, content in turns), orjson.loads(expand(said))["text"])
+        yield number, content_mark(((turn[0], turn[1]) for turn in turns), orjson.loads(expand(said))["text"])

@@ -409,7 +409,7 @@ def _find_unlinked(corpus: Corpus, found: Reach, quoted: set[str]) -> None:
     for key, body in _each(corpus, "select request_key, body from requests"):
         stored.add(key)
         if key not in linked and key not in found.keys and texts:
-            asked = "\n".join(content for _, content in orjson.loads(expand(body))["messages"])
+            asked = "\n".join(said for turn in orjson.loads(expand(body))["messages"] for said in turn[1:])
             if any(text in asked for text in texts):
                 found.keys.add(key)
     for key, run_id, role, state in _each(corpus, "select request_key, run_id, role, state from calls"):

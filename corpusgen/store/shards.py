@@ -108,13 +108,14 @@ SCHEMA = pa.schema(
         ("calibrated_logprobs", _FLOATS),
         ("structured", _TEXT),
         ("teacher_role", _TEXT),
+        ("conversation", _TEXT),
         ("schema_version", pa.int32()),
     ]
 )
 """The columns of a shard: the fields of Record, in their order, under their names."""
 
 _TEXTUAL = frozenset(field.name for field in SCHEMA if field.type in (_TEXT, _TEXTS))
-_SINCE = {"structured": 2, "teacher_role": 2}
+_SINCE = {"structured": 2, "teacher_role": 2, "conversation": 3}
 """The schema versions in which columns came that were not there from the beginning."""
 _VERSION_KEY = "corpusgen.schema_version"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,127}\.parquet")
@@ -141,6 +142,7 @@ _UNREPEATED = {
     "received_time",
     "latency_ms",
     "structured",
+    "conversation",
 }
 
 
@@ -332,7 +334,10 @@ def _columns_of(version: int) -> pa.Schema:
 
 
 def _of_version(records: Iterable[Record], version: int) -> Iterable[Record]:
-    return records if version == SCHEMA_VERSION else (replace(record, schema_version=version) for record in records)
+    if version == SCHEMA_VERSION:
+        return records
+    later: dict[str, Any] = {name: None for name, since in _SINCE.items() if since > version}
+    return (replace(record, schema_version=version, **later) for record in records)
 
 
 def _write_rows(sink: _Sink, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> int:
@@ -412,7 +417,8 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 def weight_of(record: Record) -> int:
     """Roughly the bytes of a record's longest parts; a runner-up is an object or two."""
-    return len(record.input) + len(record.response) + len(record.reasoning or "") + 100 * len(record.topk_bytes or ())
+    texts = (record.input, record.response, record.reasoning or "", record.conversation or "")
+    return sum(map(len, texts)) + 100 * len(record.topk_bytes or ())
 
 
 def _increasing(records: Iterable[Record]) -> Iterator[Record]:

@@ -13,7 +13,7 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,8 +26,10 @@ from corpusgen.records import Completion, Message, Reply, Request
 from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.endpoint import tokens_bound
 from corpusgen.teachers.reading import believed, body_of, only, read_choices
+from corpusgen.teachers.streams import streamed_body
 from corpusgen.teachers.teacher import Capabilities, Offer, TeacherCard
 from corpusgen.teachers.transport import Clock, Transport
+from corpusgen.teachers.turns import said_plainly
 from corpusgen.teachers.wire import PATHS
 
 RUNTIME: Final = "xllamacpp"
@@ -170,8 +172,15 @@ class Embedded:
 
     async def ask(self, request: Request, *, timeout_s: float) -> Reply:
         """Send the request once, to whichever server is free; its processor time comes with the reply."""
+        told = said_plainly(request, self.card.name)
         async with self._server() as server:
-            return await server.ask(request, timeout_s)
+            return await server.ask(told, timeout_s)
+
+    async def ask_streaming(self, request: Request, *, timeout_s: float, heard: Callable[[bytes], None]) -> Reply:
+        """The same, for an answer in a stream."""
+        told = said_plainly(request, self.card.name)
+        async with self._server() as server:
+            return await server.ask(told, timeout_s, heard)
 
     def read(self, request: Request, reply: Reply) -> Completion:
         """The answer in a reply."""
@@ -233,7 +242,7 @@ class _Server:
     process: asyncio.subprocess.Process | None = None
     transport: Transport | None = None
 
-    async def ask(self, request: Request, timeout_s: float) -> Reply:
+    async def ask(self, request: Request, timeout_s: float, heard: Callable[[bytes], None] | None = None) -> Reply:
         path = "/v1" + PATHS[request.api]
         spent = 0
         if request.messages == self.last_question:
@@ -242,7 +251,10 @@ class _Server:
             other = await self.post(path, body_of(_ending_otherwise(request)), timeout_s)
             spent = other.compute_us or 0
         self.last_question = request.messages
-        reply = await self.post(path, body_of(request), timeout_s)
+        if heard is None:
+            reply = await self.post(path, body_of(request), timeout_s)
+        else:
+            reply = await self._stream(request, timeout_s, heard)
         return reply if reply.compute_us is None else replace(reply, compute_us=reply.compute_us + spent)
 
     async def first_token(self, text: str) -> bytes:
@@ -252,15 +264,26 @@ class _Server:
         return piece.encode() if isinstance(piece, str) else bytes(piece)
 
     async def post(self, path: str, body: bytes, timeout_s: float) -> Reply:
+        return await self._measured(lambda transport: transport.post(path, body, timeout_s=timeout_s))
+
+    async def _stream(self, request: Request, timeout_s: float, heard: Callable[[bytes], None]) -> Reply:
+        path, body = "/v1" + PATHS[request.api], streamed_body(request.api, body_of(request))
+        return await self._measured(
+            lambda transport: transport.stream(path, body, api=request.api, timeout_s=timeout_s, heard=heard)
+        )
+
+    async def _measured(self, asked: Callable[[Transport], Awaitable[Reply]]) -> Reply:
         process, transport = await self._running()
         before = _cpu_us(process.pid)
         try:
-            reply = await transport.post(path, body, timeout_s=timeout_s)
+            reply = await asked(transport)
         except (NotSent, TeacherFault) as error:
             if error.status is None:
                 # On a loopback connection of our own that means a crash; the next question starts it anew.
                 await self.stop()
-                raise TeacherFault(f"the server of {self.card.name} crashed: {error}") from error
+                crash = TeacherFault(f"the server of {self.card.name} crashed: {error}")
+                crash.transient = error.transient
+                raise crash from error
             raise
         after = _cpu_us(process.pid)
         return replace(reply, compute_us=None if before is None or after is None else after - before)

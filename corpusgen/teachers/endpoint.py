@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from corpusgen.teachers.billing import Billing, billing_of, shipped_facts
 from corpusgen.teachers.own import known_rows
 from corpusgen.teachers.reading import believed, body_of, only, read_choices
 from corpusgen.teachers.sdk import Opens, Sdk, anthropic_client, openai_client
+from corpusgen.teachers.streams import streamed_body
 from corpusgen.teachers.table import EndpointRow, ModelFact, Route, row_for
 from corpusgen.teachers.teacher import Capabilities, Offer, TeacherCard
 from corpusgen.teachers.transport import Clock, Secret, Transport, secret_from_environment
@@ -66,6 +67,14 @@ class Endpoint:
         """Send the request once."""
         path, body = self.wire(request)
         return await (self.sdk or self.transport).post(path, body, timeout_s=timeout_s)
+
+    async def ask_streaming(self, request: Request, *, timeout_s: float, heard: Callable[[bytes], None]) -> Reply:
+        """Send the request once, for an answer in a stream; by way of an SDK it is asked whole, and nothing heard."""
+        if self.sdk is not None:
+            return await self.ask(request, timeout_s=timeout_s)
+        path, whole = self.wire(request)
+        body = streamed_body(request.api, whole, usage=self.dialect.stream_usage)
+        return await self.transport.stream(path, body, api=request.api, timeout_s=timeout_s, heard=heard)
 
     def read(self, request: Request, reply: Reply) -> Completion:
         """The one answer in a reply."""
@@ -297,7 +306,7 @@ def _secret(name: str | None) -> Secret | None:
 def tokens_bound(card: TeacherCard, request: Request, encoding: EncodingName | None = None) -> int:
     """No fewer tokens than are billed: counted where the encoding is known, else bytes, which are never fewer."""
     framing = _own_framing(card.tokens_per_message, card.tokens_per_request) if encoding is None else FRAMING[encoding]
-    texts = [message.content for message in request.messages]
+    texts = [message.sent for message in request.messages]
     return count_bound(texts, encoding, framing) + _extras_bound(request, framing)
 
 

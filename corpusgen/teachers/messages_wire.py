@@ -12,6 +12,7 @@ import orjson
 
 from corpusgen.errors import RequestRefused
 from corpusgen.records import Completion, FinishReason, Json, Request, TraceKind, Usage
+from corpusgen.teachers.turns import turns_of
 from corpusgen.teachers.wire import (
     check_usage,
     count_if_given,
@@ -63,17 +64,30 @@ def messages_body(request: Request, also: Mapping[str, Json] = _NOTHING) -> byte
 
 
 def _turns(request: Request, body: dict[str, Json]) -> None:
-    turns = list(request.messages)
-    system: list[str] = []
-    while turns and turns[0].role == "system":
-        system.append(turns.pop(0).content)
-    if any(turn.role == "system" for turn in turns):
+    turns = turns_of(request)
+    ahead = next((at for at, turn in enumerate(turns) if turn.get("role") != "system"), len(turns))
+    system, turns = turns[:ahead], turns[ahead:]
+    if any(turn.get("role") == "system" for turn in turns):
         raise RequestRefused("Messages take system text before the first turn only; move it to the front")
     if not turns:
         raise RequestRefused("Messages need at least one user turn; the prompt has only a system block")
+    for at, turn in enumerate(turns, start=ahead + 1):
+        if turn.get("role") not in ("user", "assistant"):
+            raise RequestRefused(f"turn {at} is of role {turn.get('role')!r}; Messages know system, user and assistant")
     if system:
-        body["system"] = "\n\n".join(system)
-    body["messages"] = [{"role": turn.role, "content": turn.content} for turn in turns]
+        body["system"] = _system([turn.get("content") for turn in system])
+    body["messages"] = turns
+
+
+def _system(contents: list[Json]) -> Json:
+    """The system text; a list of blocks where one was given as such, which may carry cache marks."""
+    if all(isinstance(content, str) for content in contents):
+        return "\n\n".join(contents)
+    return [block for content in contents for block in _as_blocks(content)]
+
+
+def _as_blocks(content: Json) -> list[Json]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
 def _tool(tool: Json) -> Json:

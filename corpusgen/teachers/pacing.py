@@ -84,6 +84,11 @@ class Pacer:
         """Send nothing for so long (at most two minutes)."""
         self.rates.pause(seconds, _now())
 
+    @property
+    def paused_s(self) -> float:
+        """How much longer nothing is sent; 0 where no pause is on."""
+        return self.rates.paused_s(_now())
+
     async def turn(self, input_tokens: int = 0, output_tokens: int = 0) -> Ticket:
         """Wait until sending is allowed; in line, and not as one wave. Hand the ticket back with what came of it."""
         if self._broken is not None:

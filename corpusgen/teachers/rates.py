@@ -382,6 +382,10 @@ class Rates:
         self._soft_seq, self._looking = None, False
         self._sleep(seconds, now)
 
+    def paused_s(self, now: float) -> float:
+        """How much longer nothing is sent; 0 where no pause is on."""
+        return max(0.0, self._resume_at - now)
+
     def _sleep(self, seconds: float, now: float) -> None:
         seconds = min(seconds, MAX_PAUSE_S)
         jitter = self.draw() * min(JITTER_S, seconds / 10)  # processes that were refused together do not come together

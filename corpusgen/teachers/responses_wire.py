@@ -12,6 +12,7 @@ import orjson
 
 from corpusgen.errors import RequestRefused
 from corpusgen.records import Completion, FinishReason, Json, Request, TokenLogprobs, TraceKind, Usage
+from corpusgen.teachers.turns import turns_of
 from corpusgen.teachers.wire import (
     chat_logprobs,
     check_usage,
@@ -37,7 +38,7 @@ _NO_ANSWER: Final = ("failed", "cancelled", "queued", "in_progress")
 def responses_body(request: Request, *, reasons: bool = False) -> bytes:
     """The JSON a server is sent. ``reasons`` asks for the encrypted trace, which only models that reason can give."""
     body: dict[str, Json] = {"model": request.model, **request.parameters, "store": False}
-    body["input"] = [{"role": message.role, "content": message.content} for message in request.messages]
+    body["input"] = turns_of(request)
     if "max_tokens" in body:
         body["max_output_tokens"] = body.pop("max_tokens")
     if "reasoning_effort" in body:
@@ -131,7 +132,8 @@ def _call(item: dict[str, Any]) -> dict[str, Json]:
 
 def _reasoning(items: list[dict[str, Any]]) -> tuple[str | None, TraceKind | None]:
     for field, kind in (("content", "raw"), ("summary", "summary")):
-        texts = [part.get("text") for item in items for part in item.get(field) or () if isinstance(part, dict)]
+        listed = [found for item in items if isinstance(found := item.get(field), list)]
+        texts = [part.get("text") for parts in listed for part in parts if isinstance(part, dict)]
         if text := "\n\n".join(one for one in texts if isinstance(one, str) and one):
             return text, "raw" if kind == "raw" else "summary"
     if any(item.get("encrypted_content") for item in items):

@@ -30,6 +30,7 @@ from corpusgen.errors import (
 from corpusgen.records import Completion, Json, Reply, Request
 from corpusgen.spec import parse_yaml
 from corpusgen.teacher_fields import TeacherSpec
+from corpusgen.teachers.chunks import chunks_of
 from corpusgen.teachers.endpoint import tokens_bound
 from corpusgen.teachers.reading import believed, body_of, only, read_choices
 from corpusgen.teachers.teacher import Capabilities, Offer, TeacherCard
@@ -40,6 +41,7 @@ MOST_NOTED: Final = 1_000
 
 CAPABILITIES: Final = Capabilities(apis=frozenset({"chat", "completion"}), top_logprobs=1000, parameters=None)
 
+_WELL_FORMED: Final = b'{"id":"scripted",'
 _INVALID_BODY: Final = "<html>not an answer</html>"
 
 
@@ -136,6 +138,15 @@ class Scripted:
             received_time=self.clock(),
             compute_us=answer.compute_us,
         )
+
+    async def ask_streaming(self, request: Request, *, timeout_s: float, heard: Callable[[bytes], None]) -> Reply:
+        """The same, told a few words at a time; a body that is written out in the script comes whole."""
+        reply = await self.ask(request, timeout_s=timeout_s)
+        if request.api in ("chat", "completion") and reply.body.startswith(_WELL_FORMED):
+            api: Literal["chat", "completion"] = "chat" if request.api == "chat" else "completion"
+            for event in chunks_of(api, orjson.loads(reply.body), usage=True):
+                heard(event)
+        return reply
 
     def read(self, request: Request, reply: Reply) -> Completion:
         """The answer in a reply."""
@@ -310,7 +321,7 @@ def _tokens(text: str) -> list[str]:
 def _usage(request: Request, answer: ScriptedAnswer, tokens: Sequence[str]) -> dict[str, int]:
     if answer.usage is not None:
         return {"prompt_tokens": answer.usage.input_tokens, "completion_tokens": answer.usage.output_tokens}
-    given = sum(len(message.content.encode()) for message in request.messages)
+    given = sum(len(message.sent.encode()) for message in request.messages)
     return {"prompt_tokens": math.ceil(given / 4), "completion_tokens": len(tokens)}
 
 

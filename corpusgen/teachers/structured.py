@@ -21,8 +21,10 @@ _CUT_OFF: Final = "it was cut off before its end; be briefer"
 def told(messages: tuple[Message, ...], schema: Json) -> tuple[Message, ...]:
     """The messages with the schema at their end, for a teacher whose server does not hold it to one."""
     *before, last = messages
-    text = f"{last.content}\n\n{_TELL}\n{canonical_json(schema).decode()}"
-    return (*before, replace(last, content=text))
+    wanted = f"{_TELL}\n{canonical_json(schema).decode()}"
+    if last.given is not None:
+        return (*messages, Message(role="user", content=wanted))
+    return (*before, replace(last, content=f"{last.content}\n\n{wanted}"))
 
 
 def json_in(schema: Json, text: str) -> tuple[str | None, tuple[str, ...]]:

@@ -80,6 +80,7 @@ class EndpointRow(_Fact):
     body: dict[str, Json] = Field({}, description="Sent with every request")
     trace: TraceKind | None = Field(None, description="What its reasoning field holds; None: it has none, or it varies")
     cost_is_bill: bool = Field(False, description="usage.cost is what is charged")
+    stream_usage: bool = Field(True, description="It takes stream_options.include_usage")
     max_body_bytes: Annotated[int, Field(ge=1)] | None = Field(None, description="The largest request it takes")
     tool_tokens: Most = Field(0, description="Input tokens it may add for tools or a schema, unseen")
     refused: dict[str, Instead] = {}
@@ -110,6 +111,7 @@ class EndpointRow(_Fact):
             trace=(fact and fact.trace) or self.trace or "raw",
             cost_is_bill=self.cost_is_bill,
             reasons=fact is not None and fact.reasons,
+            stream_usage=self.stream_usage,
         )
 
 

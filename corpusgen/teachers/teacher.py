@@ -82,7 +82,7 @@ class Teacher(Protocol):
     """Anything that answers requests.
 
     ``ask`` raises a TeacherError and nothing else; ``read`` raises InvalidAnswer. A teacher never retries by itself:
-    each try is reserved by the caller.
+    each try is reserved by the caller. One that can answer in a stream is ``listening.Streams`` too.
     """
 
     @property

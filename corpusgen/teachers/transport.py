@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -34,9 +35,10 @@ from corpusgen.errors import (
     TeacherTimeout,
     UsageError,
 )
-from corpusgen.records import Reply
+from corpusgen.records import Api, Reply
 from corpusgen.teachers.billing import NOTHING_KNOWN, Billing
 from corpusgen.teachers.limits import only_limits
+from corpusgen.teachers.streams import Fold, Splitter, name_and_data
 from corpusgen.teachers.wire import shown
 
 MAX_BODY: Final = 64 * 2**20
@@ -59,26 +61,37 @@ _SPENT: Final = frozenset(
 the last is Anthropic's (learn.microsoft.com, Dev Proxy, "Anthropic 529 overloaded_error", read 2026-11-22)."""
 
 _MAX_ERROR_BODY: Final = 64 * 2**10
+_KEPT_OF_STREAM: Final = 16 * 2**10
+"""Bytes of a stream to be looked at if it is no answer; a thousand may be under way."""
+_AFTERWARDS_S: Final = 0.25
+"""How long the end of a response is waited for when its answer is whole; then the connection is given up."""
 _CONNECT_S: Final = 10.0
 _WINDOWS: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _MESSAGE: Final = 500
 _LEAST_SECRET: Final = 16
 """Characters of a key that somebody handed out; what is shorter was made up."""
 _LEAST_IN_MESSAGES: Final = 4
+_PORTION: Final = 2**20
+"""Most bytes that are unpacked of a stream at once."""
 _KEPT: Final[dict[str, Any]] = {"keepalive_timeout": 4.0}
 """uvicorn, and so vLLM, closes an idle connection after 5 s; a POST that meets that moment would be lost."""
 _CLOSED: Final[dict[str, Any]] = {"force_close": True}
 
 Clock = Callable[[], datetime]
+_Reads = Callable[[RawResponseMessage, StreamReader], Awaitable[bytes]]
+_WHOLE: Final = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate"}
+_STREAMED: Final = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+"""Packed, events would be held back until there is enough to pack."""
 
 
 class Secret:
     """A key that shows itself to nobody but the request header."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_spelt", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
+        self._spelt: tuple[bytes, ...] | None = None
 
     def __repr__(self) -> str:
         return "Secret('***')"
@@ -99,17 +112,24 @@ class Secret:
 
         What local servers take for a key (``EMPTY``, ``ollama``, ``1``) is no secret, and may be part of any answer.
         """
-        if len(self._value) < _LEAST_SECRET or self._value.isalpha():
-            return raw
-        spelt = orjson.dumps(self._value)[1:-1]
-        raw = raw.replace(self._value.encode(), b"***").replace(spelt, b"***")
-        if b"\\u" not in raw and b"\\/" not in raw:
+        for spelt in self._spellings():
+            raw = raw.replace(spelt, b"***")
+        if not self._spelt or (b"\\u" not in raw and b"\\/" not in raw):
             return raw
         try:
             plain = orjson.dumps(orjson.loads(raw))
         except (orjson.JSONDecodeError, orjson.JSONEncodeError):
             return raw
+        spelt = self._spelt[-1]
         return plain.replace(spelt, b"***") if spelt in plain else raw
+
+    def _spellings(self) -> tuple[bytes, ...]:
+        """How a body may hold it, the last as JSON spells it; none of what is no secret."""
+        if self._spelt is None:
+            secret = len(self._value) >= _LEAST_SECRET and not self._value.isalpha()
+            both = (self._value.encode(), orjson.dumps(self._value)[1:-1]) if secret else ()
+            self._spelt = tuple(dict.fromkeys(both))
+        return self._spelt
 
 
 def secret_from_environment(name: str | None) -> Secret | None:
@@ -148,39 +168,65 @@ class Transport:
     """Other secrets that requests carry, such as a token of somebody who signed in; kept as little as the key."""
     _connector: _Connector | None = field(default=None, repr=False)
     _routes: dict[str, _Route] = field(default_factory=dict, repr=False)
+    _streamed: dict[str, _Route] = field(default_factory=dict, repr=False)
 
     async def post(self, path: str, body: bytes, *, timeout_s: float) -> Reply:
         """The reply to one POST. Raises a TeacherError for everything that is not a whole HTTP 200."""
         route = self._routes.get(path) or self._route(path)
-        return await self._sent(route, route.head + b"%d\r\n\r\n" % len(body) + body, timeout_s)
+        return await self._sent(route, route.head + b"%d\r\n\r\n" % len(body) + body, timeout_s, self._whole)
+
+    async def stream(
+        self, path: str, body: bytes, *, api: Api, timeout_s: float, heard: Callable[[bytes], None]
+    ) -> Reply:
+        """The reply to one POST that asks for a stream, put together as if it had been answered whole.
+
+        ``heard`` is given each event, masked, as soon as it is whole and has been read; ``timeout_s`` bounds the whole
+        call. A server that answers in one piece is heard to say nothing. What fails after something was heard is not
+        transient any more: somebody has begun to hear an answer, and another would not go on where it broke off.
+        """
+        route = self._streamed.get(path) or self._streaming_route(path)
+        listener = _Listener(api=api, limit=self.max_body, masked=self._masked_event, heard=heard)
+
+        async def read(head: RawResponseMessage, content: StreamReader) -> bytes:
+            streams = head.code == 200 and _is_stream(head)
+            return await (listener.listen(head, content) if streams else self._whole(head, content))
+
+        try:
+            return await self._sent(route, route.head + b"%d\r\n\r\n" % len(body) + body, timeout_s, read)
+        except TeacherError as error:
+            error.transient = error.transient and not listener.told
+            if isinstance(error, InvalidAnswer) and listener.began:
+                error.body = self.without_key(b"".join(listener.began))
+            raise
 
     async def send(self, request: bytes, *, timeout_s: float) -> Reply:
         """The reply to one whole request that somebody else has written, head and body, at the base URL's server."""
-        return await self._sent(self._routes.get("") or self._route(""), request, timeout_s)
+        return await self._sent(self._routes.get("") or self._route(""), request, timeout_s, self._whole)
 
-    async def _sent(self, route: _Route, request: bytes, timeout_s: float) -> Reply:
-        heard: list[str | None] = []
+    async def _sent(self, route: _Route, request: bytes, timeout_s: float, read: _Reads) -> Reply:
+        named: list[str | None] = []
         try:
-            return await self._answered(route, request, timeout_s, heard)
+            return await self._answered(route, request, timeout_s, named, read)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             failure = self._mapped(error, timeout_s)
         except TeacherError as error:
-            error.request_id = heard[0] if heard else None
+            error.request_id = named[0] if named else None
             raise
-        failure.request_id = heard[0] if heard else None
+        failure.request_id = named[0] if named else None
         # Raised out here because aiohttp's errors may carry the request's headers, and with them the key.
         raise failure
 
-    async def _answered(self, route: _Route, request: bytes, timeout_s: float, heard: list[str | None]) -> Reply:
+    async def _answered(
+        self, route: _Route, request: bytes, timeout_s: float, named: list[str | None], read: _Reads
+    ) -> Reply:
         sent = self.clock()
         async with asyncio.timeout(timeout_s):
             connection = await self._connected(route, timeout_s)
             try:
                 head, content = await _exchange(connection, request)
                 name = _request_id(head.headers)
-                heard.append(None if name is None else self.masked(name))
-                limit = self.max_body if head.code == 200 else _MAX_ERROR_BODY
-                raw = _inflated(await _limited(content, head.code, limit), head, limit)
+                named.append(None if name is None else self.masked(name))
+                raw = await read(head, content)
             except BaseException:
                 connection.close()
                 raise
@@ -190,11 +236,15 @@ class Transport:
         received = self.clock()
         return Reply(
             body=self.without_key(raw),
-            request_id=heard[0],
+            request_id=named[0],
             sent_time=sent,
             received_time=received,
             headers=head.headers,
         )
+
+    async def _whole(self, head: RawResponseMessage, content: StreamReader) -> bytes:
+        limit = self.max_body if head.code == 200 else _MAX_ERROR_BODY
+        return _inflated(await _limited(content, head.code, limit), head, limit)
 
     async def _connected(self, route: _Route, timeout_s: float) -> Connection:
         # Well before the whole time is over, so that a connection nobody takes is known as a call that was not sent.
@@ -224,6 +274,7 @@ class Transport:
             await self._connector.close()
             self._connector = None
             self._routes.clear()
+            self._streamed.clear()
 
     def _open(self) -> _Connector:
         if self._connector is None:
@@ -238,12 +289,17 @@ class Transport:
         self._routes[path] = route
         return route
 
-    def _head(self, url: URL) -> bytes:
+    def _streaming_route(self, path: str) -> _Route:
+        whole = self._routes.get(path) or self._route(path)
+        head = self._head(URL(self.base_url + path), _STREAMED)
+        route = self._streamed[path] = _Route(opening=whole.opening, head=head, timeout=whole.timeout)
+        return route
+
+    def _head(self, url: URL, accepted: Mapping[str, str] = _WHOLE) -> bytes:
         """Everything of a request before the length of its body."""
         headers = {
             "Host": url.host_port_subcomponent or "",
-            "Accept": "application/json",
-            "Accept-Encoding": "gzip, deflate",
+            **accepted,
             "User-Agent": "corpusgen",
             "Content-Type": "application/json",
             **({} if self.keep_alive else {"Connection": "close"}),
@@ -296,6 +352,17 @@ class Transport:
         for secret in self._secrets():
             raw = secret.masked_body(raw)
         return raw
+
+    def _masked_event(self, event: bytes) -> bytes:
+        """The same for one event of a stream. A key that is said a few letters an event is not seen here."""
+        masked = self.without_key(event)
+        if b"\\" not in masked:
+            return masked
+        name, data = name_and_data(masked)
+        plain = self.without_key(data)  # by itself, because only of JSON can escapes be undone
+        if plain == data:
+            return masked
+        return (b"event: " + name + b"\n" if name else b"") + b"data: " + plain + b"\n\n"
 
     def _secrets(self) -> tuple[Secret, ...]:
         return (*self.hidden, *(() if self.secret is None else (self.secret,)))
@@ -354,16 +421,107 @@ async def _limited(content: StreamReader, status: int, limit: int) -> bytes:
     return b"".join(chunks)
 
 
+def _is_stream(head: RawResponseMessage) -> bool:
+    kind = head.headers.get("Content-Type", "").partition(";")[0]
+    return kind.strip().lower() == "text/event-stream"
+
+
+@dataclass(kw_only=True)
+class _Listener:
+    """Reads one stream to its end."""
+
+    api: Api
+    limit: int
+    masked: Callable[[bytes], bytes]
+    heard: Callable[[bytes], None]
+    told: bool = False
+    """Something of the answer has been passed on."""
+    began: list[bytes] = field(default_factory=list)
+    """What came first, to be looked at if it is no answer."""
+    _kept: int = 0
+
+    async def listen(self, head: RawResponseMessage, content: StreamReader) -> bytes:
+        """The body of the whole answer."""
+        splitter, fold = Splitter(self.limit), Fold(self.api, limit=self.limit)
+        unpacked = _Unpacked(encoding=head.headers.get("Content-Encoding", "").strip().lower())
+        async for raw in content.iter_any():
+            for portion in unpacked.portions(raw):
+                for event in splitter.feed(portion):
+                    self._take(event, fold)
+            if fold.ended:
+                await _afterwards(content)
+                return fold.whole()
+        unpacked.check_end()
+        if rest := splitter.rest():
+            self._take(rest if rest.endswith(b"\r") else rest + b"\n\n", fold)
+        return fold.whole()
+
+    def _take(self, event: bytes, fold: Fold) -> None:
+        event = self.masked(event)
+        if self._kept < _KEPT_OF_STREAM:
+            self.began.append(event)
+            self._kept += len(event)
+        ended = fold.ended
+        says = fold.feed(event)
+        if not ended:
+            self.told |= says
+            self.heard(event)
+
+
+@dataclass(kw_only=True)
+class _Unpacked:
+    """What a response's body is when it is unpacked, portion by portion."""
+
+    encoding: str
+    _inflater: Any = None
+
+    def portions(self, raw: bytes) -> Iterator[bytes]:
+        """What comes of these bytes. Raises TeacherFault if they are not packed at all."""
+        if self.encoding not in _WINDOWS:
+            yield raw
+            return
+        self._inflater = self._inflater or _inflater(self.encoding, raw)
+        more = True
+        while more and not self._inflater.eof:
+            try:
+                plain = self._inflater.decompress(raw, _PORTION)
+            except zlib.error as error:
+                raise TeacherFault(f"the answer says that it is {self.encoding} and is not: {error}") from error
+            yield plain
+            raw = self._inflater.unconsumed_tail
+            more = bool(raw) or len(plain) == _PORTION
+
+    def check_end(self) -> None:
+        """Raise InvalidAnswer if something is still to come."""
+        if self._inflater is not None and not self._inflater.eof:
+            raise InvalidAnswer(f"the answer is cut off within its {self.encoding}")
+
+
+async def _afterwards(content: StreamReader) -> None:
+    """Let a response end, so that its connection may be used again; its answer is whole without that."""
+    size = 0
+    with suppress(TimeoutError, OSError, aiohttp.ClientError, HttpProcessingError):
+        async with asyncio.timeout(_AFTERWARDS_S):
+            async for portion in content.iter_any():
+                size += len(portion)
+                if size > _MAX_ERROR_BODY:
+                    return
+
+
+def _inflater(encoding: str, raw: bytes) -> Any:
+    # Some servers leave out the two bytes before what they call deflate.
+    bare = encoding == "deflate" and raw[0] & 0xF != 8
+    return zlib.decompressobj(-zlib.MAX_WBITS if bare else _WINDOWS[encoding])
+
+
 def _inflated(raw: bytes, head: RawResponseMessage, limit: int) -> bytes:
     """An answer unpacked. Raises InvalidAnswer if it is not all there, TeacherFault if it is not packed at all."""
     encoding = head.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in _WINDOWS or not raw:
         return raw
-    # Some servers leave out the two bytes before what they call deflate.
-    bare = encoding == "deflate" and raw[0] & 0xF != 8
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS if bare else _WINDOWS[encoding])
+    inflater = _inflater(encoding, raw)
     try:
-        body = inflater.decompress(raw, limit + 1)
+        body: bytes = inflater.decompress(raw, limit + 1)
     except zlib.error as error:
         if head.code != 200:
             return b""

@@ -17,6 +17,7 @@ import orjson
 
 from corpusgen.errors import InvalidAnswer, RequestRefused
 from corpusgen.records import Api, Completion, FinishReason, Json, Request, TokenLogprobs, TraceKind, Usage
+from corpusgen.teachers.turns import said_plainly, turns_of
 
 PATHS: Final[Mapping[Api, str]] = {
     "chat": "/chat/completions",
@@ -75,6 +76,8 @@ class Dialect:
     """``usage.cost`` is what is charged, in dollars."""
     reasons: bool = False
     """The model is known to reason, so its trace is asked for where that has to be said."""
+    stream_usage: bool = True
+    """A stream may be asked to end with its usage; elsewhere it does so by itself, or nobody counts."""
 
 
 PLAIN: Final = Dialect()
@@ -93,7 +96,7 @@ def request_body(request: Request, dialect: Dialect = PLAIN) -> bytes:
 
 
 def _chat(request: Request, body: dict[str, Json], dialect: Dialect) -> None:
-    body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+    body["messages"] = turns_of(request)
     if "top_logprobs" in body:
         body["logprobs"] = True if dialect.logprobs == "top_logprobs" else body.pop("top_logprobs")
     if request.tools is not None:
@@ -119,7 +122,7 @@ def _completion(request: Request, body: dict[str, Json]) -> None:
         raise RequestRefused(f"a completion continues one user message, found roles {roles}; write api: chat")
     if request.tools is not None or request.schema is not None:
         raise RequestRefused("a completion takes neither tools nor a schema; write api: chat")
-    body["prompt"] = request.messages[0].content
+    body["prompt"] = said_plainly(request, "a completion").messages[0].content
     if "top_logprobs" in body:
         body["logprobs"] = body.pop("top_logprobs")
 
@@ -283,7 +286,7 @@ def _reasoning(message: dict[str, Any], dialect: Dialect) -> tuple[str | None, T
     if not trace and not parts:
         thought = _thought(message.get("content"))
         return (thought, dialect.trace, None) if thought else (None, None, None)
-    kinds = {part.get("type") for part in parts}
+    kinds = {str(part.get("type")) for part in parts}
     kept = orjson.dumps(parts).decode() if parts else None
     if not trace:
         hidden = not kinds.isdisjoint({"reasoning.encrypted", "redacted_thinking"})
