@@ -104,19 +104,39 @@ create table tokens(
     revoked_us integer, used_us integer) without rowid;
 create table service_runs(
     service_run_id text primary key, task text not null, spec text not null, facts text not null default '{}',
-    state text not null check(state in ('waiting', 'running', 'complete', 'partial', 'failed', 'cancelled')),
-    run_id text, submitted_us integer not null, began_us integer, ended_us integer) without rowid;
+    state text not null check(state in (
+        'waiting', 'running', 'complete', 'partial', 'exhausted', 'refused', 'failed', 'cancelled')),
+    run_id text, submitted_us integer not null, began_us integer, ended_us integer, owner_id integer,
+    cancelled_us integer) without rowid;
 create table hits(
     record_id blob not null, caller text not null, day integer not null, hits integer not null,
     saved_microusd integer not null, primary key(record_id, caller, day)) without rowid;
 create table lent(
-    lease_id integer primary key, token_id text not null, facts text not null default '{}', reported_us integer);
+    lease_id integer primary key, token_id text not null, facts text not null default '{}', reported_us integer,
+    call_id integer);
+create table borrowed(
+    borrowed_id integer primary key, service text not null, lease_id integer not null, owner_id integer not null,
+    facts text not null default '{}', borrowed_us integer not null, reported_us integer, offered_us integer);
+create index borrowed_open on borrowed(service) where reported_us is null or offered_us is null;
+create table borrowed_calls(call_id integer primary key, borrowed_id integer not null);
+create index borrowed_calls_of_lease on borrowed_calls(borrowed_id);
 create table service_files(
-    file_id text primary key, token_id text not null, name text not null, purpose text not null,
-    size_bytes integer not null, sha256 text not null, body blob, made_us integer not null) without rowid;
+    file_id text primary key, user text not null, token_id text not null, name text not null, purpose text not null,
+    size_bytes integer not null, sha256 text, body blob, service_batch_id text, made_us integer not null) without rowid;
+create index service_files_of_user on service_files(user, made_us);
 create table service_batches(
-    service_batch_id text primary key, token_id text not null, wire text not null, facts text not null default '{}',
-    state text not null, made_us integer not null, ended_us integer) without rowid;
+    service_batch_id text primary key, user text not null, token_id text not null, wire text not null,
+    facts text not null default '{}', state text not null check(state in (
+        'validating', 'in_progress', 'finalizing', 'cancelling', 'completed', 'failed', 'expired', 'cancelled')),
+    made_us integer not null, ended_us integer) without rowid;
+create index service_batches_of_user on service_batches(user, made_us);
+create table service_lines(
+    service_batch_id text not null, n integer not null, custom_id text not null, body blob,
+    state text not null default 'waiting' check(state in ('waiting', 'answered', 'failed', 'cancelled', 'expired')),
+    request_key blob, result blob, told text, size_bytes integer not null default 0,
+    primary key(service_batch_id, n));
+create index service_lines_by_state on service_lines(service_batch_id, state, n);
+create index service_lines_by_request on service_lines(request_key) where request_key is not null;
 """
 _SCHEMA = (
     """

@@ -34,6 +34,7 @@ from corpusgen.stages.writing import Texts, ask_for_texts, new_items, pool_items
 from corpusgen.store.manifest import read_manifest
 
 if TYPE_CHECKING:  # an answered run is over before these and their libraries could be read
+    from corpusgen.stages.at_service_wire import Address
     from corpusgen.stages.evaluating import Evaluated
     from corpusgen.stages.judging import Judged
     from corpusgen.stages.outcome import Outcome
@@ -81,10 +82,16 @@ async def generate(
 
 @asynccontextmanager
 async def _working(
-    task: Task, corpus: Corpus, caps: Mapping[Unit, int] | None, *, on_failure: Literal["raise", "drop"]
+    task: Task,
+    corpus: Corpus,
+    caps: Mapping[Unit, int] | None,
+    *,
+    on_failure: Literal["raise", "drop"],
+    scopes: tuple[str, ...] = (),
+    service: Address | None = None,
 ) -> AsyncIterator[Run]:
     """An open run whose answers become shards and whose end is noted, however it ends."""
-    async with open_run(task, corpus, caps=caps, on_failure=on_failure) as run:
+    async with open_run(task, corpus, caps=caps, on_failure=on_failure, scopes=scopes, service=service) as run:
         status: Literal["complete", "stopped"] = "stopped"
         try:
             yield run
@@ -133,11 +140,16 @@ class Distillation:
 
 
 async def distill(
-    job: Distillation, *, caps: Mapping[Unit, int] | None = None, watch: Watch = no_watch, report: Path | None = None
+    job: Distillation,
+    *,
+    caps: Mapping[Unit, int] | None = None,
+    watch: Watch = no_watch,
+    report: Path | None = None,
+    service: Address | None = None,
 ) -> dict[str, Json]:
     """The main job: plan → run → select → seal → train → evaluate → report.
 
-    Raises BudgetExhausted when a cap ends it; everything paid for is in the corpus by then, and the same call with a
+    A ``service`` elsewhere lends the money and shares its answers. Raises BudgetExhausted when a cap ends it; everything paid for is in the corpus by then, and the same call with a
     higher cap goes on from there.
     """
     from corpusgen.stages.evaluating import evaluate, yardstick_of
@@ -148,7 +160,7 @@ async def distill(
 
     watch("plan", None)
     job.plan = await plan(job.task, job.corpus, caps=caps)
-    async with _working(job.task, job.corpus, caps, on_failure="drop") as run:
+    async with _working(job.task, job.corpus, caps, on_failure="drop", service=service) as run:
         job.run = run
         await _ask(job, watch)
         watch("select", None)
@@ -220,13 +232,22 @@ def _train(job: Distillation) -> Trained:
 
 
 async def run_task(
-    task: Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = None, watch: Watch = no_watch, opened: list[Run]
+    task: Task,
+    corpus: Corpus,
+    *,
+    caps: Mapping[Unit, int] | None = None,
+    watch: Watch = no_watch,
+    opened: list[Run],
+    scopes: tuple[str, ...] = (),
+    service: Address | None = None,
 ) -> dict[str, Json]:
     """Generate only: ask for what is missing, commit it, and count. ``opened`` receives the run for whoever watches.
 
-    Raises BudgetExhausted, or PartialFailure when some items have no answer; what was answered is committed first.
+    ``scopes`` are more places that its calls count for, such as a service and a token of it; a ``service`` elsewhere
+    lends the money and shares its answers. Raises BudgetExhausted, or PartialFailure when some items have no answer;
+    what was answered is committed first.
     """
-    async with _working(task, corpus, caps, on_failure="drop") as run:
+    async with _working(task, corpus, caps, on_failure="drop", scopes=scopes, service=service) as run:
         opened.append(run)
         if task.spec.kind == "label":
             await ask_for_labels(run, watch)

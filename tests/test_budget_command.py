@@ -88,7 +88,7 @@ def test_a_teacher_is_capped_by_its_name_and_shown_in_words(corpus: Path) -> Non
         ("corpus", "eur=5", "'eur=5' is not one of usd=..."),
         ("corpus", "usd", "'usd' is not one of usd=..."),
         ("corpus", "usd=1,usd=2", "usd stands twice"),
-        ("all", "usd=1", "'all' is not one of corpus, teacher:NAME, user:NAME, run:ID"),
+        ("all", "usd=1", "'all' is not one of corpus, service, teacher:NAME, user:NAME, token:ID, run:ID"),
         ("teacher:", "usd=1", "'teacher:' is not one of"),
         ("corpus:x", "usd=1", "'corpus:x' is not one of"),
         ("user:x@2026-11", "usd=1", "is not one of"),

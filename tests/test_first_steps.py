@@ -15,11 +15,12 @@ import yaml
 from command import corpusgen
 from flow_samples import open_corpus, write_task
 
-from corpusgen.cli.board import Board, work
+from corpusgen.cli.board import work
 from corpusgen.errors import Interrupted
 from corpusgen.mock.question import tokens_in
 from corpusgen.mock.server import mock_teacher
 from corpusgen.prompting.seeds import _csv
+from corpusgen.stages.watching import Board
 from corpusgen.standing import is_another_model
 from corpusgen.tokens import count_tokens
 

@@ -56,8 +56,9 @@ class Watch:
         return open_batches_of(self.batcher.journal, self.batcher.asker.teacher.card.identity)
 
     def own(self) -> list[OpenBatch]:
-        """Those that this run handed over."""
-        return [batch for batch in self.open() if batch.run_id == self.batcher.asker.facts.run_id]
+        """Those that this run handed over, and that are for this batcher to see to."""
+        batcher, run_id = self.batcher, self.batcher.asker.facts.run_id
+        return [batch for batch in self.open() if batch.run_id == run_id and batcher.mine(batch.batch_id)]
 
     def claiming(self, keys: Sequence[bytes]) -> list[OpenBatch]:
         """The batches in which some of these requests are asked."""

@@ -61,6 +61,8 @@ class Batcher:
     size: int | None = None
     patience: Patience = field(default_factory=Patience)
     new_name: Callable[[], str] = new_name
+    mine: Callable[[str], bool] = lambda name: True
+    """Which of the run's batches this one sees to, by our name for them, where others see to others."""
     passed: Callable[[str], None] = lambda step: None
     """Told of each step when it is durable; a test stops the process there."""
     notice: Notice = field(default_factory=Notice)

@@ -11,9 +11,10 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from corpusgen.budget.amounts import DAY_US, UNITS, Amounts
+from corpusgen.budget.amounts import DAY_US, NOTHING, UNITS, Amounts
 from corpusgen.budget.ledger import (
     POLL_S,
+    Check,
     Intent,
     MustWait,
     Reservation,
@@ -49,10 +50,11 @@ class Lender(Protocol):
         """A lease, or None while promises could still free enough. Raises BudgetExhausted when none ever can."""
         ...
 
-    async def draw(self, lease: Lease, intent: Intent) -> Reservation:
+    async def draw(self, lease: Lease, intent: Intent, *, unless: Check | None = None) -> Reservation:
         """A committed promise out of a lease; the call may be sent.
 
-        Raises LeaseEnded, and UsageOverrun for a teacher that billed above its bound and was not accepted.
+        Raises LeaseEnded, and UsageOverrun for a teacher that billed above its bound and was not accepted; ``unless``
+        looks at the same transaction first and may refuse with an error of its own.
         """
         ...
 
@@ -73,13 +75,15 @@ class Leases:
 
     async def grant(self, scopes: tuple[str, ...], amounts: Amounts, *, seconds: float) -> Lease | None:
         """As Lender says. No lease outlives its day (UTC), so that no call is booked in a day that is over."""
+        lasting_us, owner_id = round(seconds * 1_000_000), self.journal.owner_id
         return await self.journal.run(
-            lambda transaction: _grant(transaction, scopes, amounts, round(seconds * 1_000_000), self.journal.owner_id)
+            lambda transaction: grant_lease(transaction, scopes, amounts, lasting_us, owner_id)
         )
 
-    async def draw(self, lease: Lease, intent: Intent) -> Reservation:
+    async def draw(self, lease: Lease, intent: Intent, *, unless: Check | None = None) -> Reservation:
         """As Lender says. The call is booked in the lease's scopes, whatever the intent says."""
-        return await self.journal.run(lambda transaction: _draw(transaction, lease, intent, self.journal.owner_id))
+        owner_id = self.journal.owner_id
+        return await self.journal.run(lambda transaction: _draw(transaction, lease, intent, owner_id, unless))
 
     async def renew(self, lease: Lease, *, seconds: float) -> Lease:
         """As Lender says. It still ends with its day (UTC); it may end sooner than before."""
@@ -102,9 +106,10 @@ def leased(journal: Journal) -> dict[tuple[str, Unit], int]:
     return found
 
 
-def _grant(
+def grant_lease(
     transaction: Transaction, scopes: tuple[str, ...], amounts: Amounts, lasting_us: int, owner_id: int
 ) -> Lease | None:
+    """As ``Lender.grant``, in a transaction with what belongs to it."""
     try:
         booked = promise(transaction, scopes, amounts)
     except MustWait:
@@ -142,7 +147,9 @@ def _renew(transaction: Transaction, lease: Lease, lasting_us: int, owner_id: in
     return replace(lease, expires_us=expires_us)
 
 
-def _draw(transaction: Transaction, lease: Lease, intent: Intent, owner_id: int) -> Reservation:
+def _draw(transaction: Transaction, lease: Lease, intent: Intent, owner_id: int, unless: Check | None) -> Reservation:
+    if unless is not None:
+        unless(transaction)
     refuse_stopped(transaction, intent.teacher)
     scopes, left = _open(transaction, lease, owner_id)
     if intent.worst.exceeds(Amounts(**dict(zip(UNITS, left, strict=True)))):
@@ -160,22 +167,26 @@ def _draw(transaction: Transaction, lease: Lease, intent: Intent, owner_id: int)
 class Borrower:
     """Reserves call by call from leases, as one would from the ledger itself.
 
-    ``share`` is what it asks for at once; near the end of a budget it makes do with what one call needs. A lease that
+    ``share`` is what it asks for at once, and ``calls`` for how many such calls as the one that needs it; where that is
+    not to be had it asks for fewer, and near the end of a budget makes do with what one call needs. A lease that
     is over or too small is given back and followed by another. Close it, so that what is left is free at once.
     """
 
     lender: Lender
-    share: Amounts
+    share: Amounts = NOTHING
+    calls: int = 1
     seconds: float = 60.0
+    _few: int | None = None
+    """For how many calls it has lately been lent something, where that were fewer than it wanted."""
     _held: dict[tuple[str, ...], Lease] = field(default_factory=dict)
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def reserve(self, intent: Intent) -> Reservation:
+    async def reserve(self, intent: Intent, *, unless: Check | None = None) -> Reservation:
         """A committed promise; the call may be sent. Waits, and raises BudgetExhausted, as the ledger does."""
         while True:
             lease = self._held.get(intent.scopes) or await self._another(intent, None)
             try:
-                return await self.lender.draw(lease, intent)
+                return await self.lender.draw(lease, intent, unless=unless)
             except LeaseEnded:
                 await self._another(intent, lease)
 
@@ -190,16 +201,30 @@ class Borrower:
             return lease
 
     async def _granted(self, intent: Intent) -> Lease:
-        most = Amounts(**{unit: max(self.share.of(unit), intent.worst.of(unit)) for unit in UNITS})
         while True:
-            try:
-                lease = await self.lender.grant(intent.scopes, most, seconds=self.seconds)
-            except BudgetExhausted:
-                lease = None
+            lease = await self._for_several(intent)
             lease = lease or await self.lender.grant(intent.scopes, intent.worst, seconds=self.seconds)
             if lease is not None:
                 return lease
             await asyncio.sleep(POLL_S)
+
+    async def _for_several(self, intent: Intent) -> Lease | None:
+        """A lease for more than one call, if there is still so much."""
+        calls = min(self.calls, 2 * (self._few or self.calls))
+        while (most := self._for(calls, intent.worst)) != intent.worst:
+            try:
+                lease = await self.lender.grant(intent.scopes, most, seconds=self.seconds)
+            except BudgetExhausted:
+                lease = None
+            self._few = calls
+            if lease is not None or calls == 1:
+                return lease
+            calls = max(1, calls // 4)
+        self._few = calls
+        return None
+
+    def _for(self, calls: int, worst: Amounts) -> Amounts:
+        return Amounts(**{unit: max(self.share.of(unit), calls * worst.of(unit)) for unit in UNITS})
 
     async def aclose(self) -> None:
         """Give back everything that is left."""

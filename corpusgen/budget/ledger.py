@@ -314,6 +314,8 @@ def _open_book(transaction: Transaction) -> _Book:
 
 Check = Callable[[Transaction], None]
 """Raises a CorpusgenError, without having written anything, if something speaks against it."""
+Noted = Callable[[Transaction, Reservation], None]
+"""Writes down something about a promise, in the transaction that makes it."""
 
 
 class Ledger:
@@ -324,14 +326,14 @@ class Ledger:
         self._freed = asyncio.Event()
         self._line = asyncio.Lock()
 
-    async def reserve(self, intent: Intent, *, unless: Check | None = None) -> Reservation:
+    async def reserve(self, intent: Intent, *, unless: Check | None = None, noted: Noted | None = None) -> Reservation:
         """A committed promise of the worst case.
 
         Waits while calls under way could still free enough, first come, first served. Raises BudgetExhausted when
         settled, unconfirmed and the needed amount together exceed a cap. ``unless`` looks at the same transaction first
-        and may refuse with an error of its own.
+        and may refuse with an error of its own; ``noted`` writes down in it what belongs to the promise.
         """
-        operation = About(request_key=intent.request_key, apply=_reserve(intent, self._journal, unless))
+        operation = About(request_key=intent.request_key, apply=_reserve(intent, self._journal, unless, noted))
         if not self._line.locked():
             with suppress(MustWait):
                 return await self._ask_once(operation)
@@ -548,13 +550,16 @@ def refuse_stopped(transaction: Transaction, teacher: str) -> None:
         )
 
 
-def _reserve(intent: Intent, journal: Journal, unless: Check | None) -> Operation[Reservation]:
+def _reserve(intent: Intent, journal: Journal, unless: Check | None, noted: Noted | None) -> Operation[Reservation]:
     def operation(transaction: Transaction) -> Reservation:
         if unless is not None:
             unless(transaction)
         refuse_stopped(transaction, intent.teacher)
         scopes = promise(transaction, intent.scopes, intent.worst)
-        return note_call(transaction, intent, scopes, journal.owner_id)
+        reservation = note_call(transaction, intent, scopes, journal.owner_id)
+        if noted is not None:
+            noted(transaction, reservation)
+        return reservation
 
     return operation
 
@@ -582,6 +587,11 @@ def free(transaction: Transaction, scopes: Iterable[str], amounts: Amounts) -> N
         accounts = _book(transaction).accounts(scope)
         for unit, left in zip(UNITS, amounts.each, strict=True):
             accounts[unit].add(promised=-left)
+
+
+def promise_anyway(transaction: Transaction, scopes: Iterable[str], amounts: Amounts) -> None:
+    """Book so much as promised whatever the caps say: it was spent already."""
+    free(transaction, scopes, Amounts(**{unit: -amounts.of(unit) for unit in UNITS}))
 
 
 def latest_us(transaction: Transaction) -> int:
@@ -648,6 +658,19 @@ def note_call(transaction: Transaction, intent: Intent, scopes: tuple[str, ...],
     if transaction.unheard_of:
         transaction.unheard_of.discard(intent.request_key)
     return Reservation(call_id=call_id, worst=worst, scopes=scopes)
+
+
+def settle_as_told(
+    transaction: Transaction, reservation: Reservation, used: Amounts, *, request_id: str | None = None
+) -> None:
+    """Close a call by what another machine reports of it, whose whole amount was promised."""
+    _close(transaction, reservation, state="settled", settled=used, request_id=request_id)
+
+
+def unknown_as_told(transaction: Transaction, reservation: Reservation, reason: str, name: str | None = None) -> None:
+    """Keep the worst case of a call of which another machine does not know what became."""
+    worst = reservation.worst
+    _close(transaction, reservation, state="unknown", unconfirmed=worst, error=reason, request_id=name)
 
 
 def _close(
@@ -780,10 +803,10 @@ def recover_dead_owners(transaction: Transaction) -> int:
 
 
 def _over(transaction: Transaction) -> list[int]:
-    """Leases whose time is over, or whose owner no longer runs."""
+    """Leases whose time is over, or whose owner no longer runs; those lent to other machines end by ``lending``."""
     rows = transaction.rows(
         "select lease_id, expires_us, pid, boot_id, start_ticks from leases join owners using (owner_id)"
-        " where ended_us is null"
+        " where ended_us is null and lease_id not in (select lease_id from lent)"
     )
     return [row[0] for row in rows if row[1] <= _book(transaction).now_us or not owner_alive(*row[2:])]
 

@@ -55,7 +55,8 @@ def show(corpus_folder: Path, as_json: bool) -> None:
 @corpus_option
 @json_option
 def set_(scope: str, caps: str, per: Per, corpus_folder: Path, as_json: bool) -> None:
-    """Set caps: SCOPE is corpus, teacher:NAME, user:NAME or run:ID; units are usd, tokens, requests, compute_s, wall_s.
+    """Set caps: SCOPE is corpus, service, teacher:NAME, user:NAME, token:ID or run:ID; units are usd, tokens, requests,
+    compute_s, wall_s.
 
     UNIT=none takes a cap away. A cap below what is used already is allowed: nothing more is sent then.
     """

@@ -149,20 +149,12 @@ def diff(before: str, after: str, corpus_folder: Path, as_json: bool) -> None:
 @json_option
 def seal(dataset: str, spec: Path, corpus_folder: Path, as_json: bool) -> None:
     """Seal a selected version: check its provenance and today's terms, and lay out a folder any reader can open."""
-    from corpusgen.stages.deciding import decisions_for
-    from corpusgen.stages.sealing import seal as make_seal
-    from corpusgen.stages.selecting import find_selection
-    from corpusgen.stages.task import connect, load_task
+    from corpusgen.stages.sealing import seal_by_todays_terms
+    from corpusgen.stages.task import load_task
 
     task = load_task(spec)
     with existing(corpus_folder) as corpus:
-        on = corpus.clock().date()
-        views = task.of_each_teacher if task.judging is None else (*task.of_each_teacher, task.judging)
-        cards = [connect(view, corpus.clock, sending=False).card for view in views]
-        decisions = [
-            one for view, card in zip(views, cards, strict=True) for one in decisions_for(corpus, view, card, on)
-        ]
-        made = make_seal(corpus, task, find_selection(corpus, dataset), *decisions)
+        made = seal_by_todays_terms(corpus, task, dataset)
     if as_json:
         emit(
             {

@@ -16,6 +16,8 @@ from corpusgen.cli.options import (
     opened,
     parse_budget,
     plan_told,
+    service_at,
+    service_option,
     spec_argument,
     tell_other_models,
     tell_put_aside,
@@ -27,24 +29,34 @@ from corpusgen.errors import PartialFailure
 @spec_argument
 @corpus_option
 @budget_option
+@service_option
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 @json_option
 def distill(
-    spec: Path, corpus_folder: Path, budget: str | None, report: Path | None, quiet: bool, as_json: bool
+    spec: Path,
+    corpus_folder: Path,
+    budget: str | None,
+    service: str | None,
+    report: Path | None,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Plan, run, select, seal, train, evaluate and report, taking up whatever is there already."""
-    from corpusgen.cli.board import Board, work
+    from corpusgen.cli.board import work
     from corpusgen.pipeline import Distillation
     from corpusgen.pipeline import distill as the_job
     from corpusgen.stages.task import load_task
+    from corpusgen.stages.watching import Board
 
-    caps = parse_budget(budget)
+    caps, lender = parse_budget(budget), service_at(service)
     task = load_task(spec)
     with opened(corpus_folder) as corpus:
         job = Distillation(task=task, corpus=corpus)
         board = Board(current=lambda: job.run)
-        found = work(board, lambda: the_job(job, caps=caps, watch=board.watch, report=report), quiet=quiet)
+        found = work(
+            board, lambda: the_job(job, caps=caps, watch=board.watch, report=report, service=lender), quiet=quiet
+        )
     tell_other_models(found["other_models"])
     tell_put_aside(found["put_aside"])
     if as_json:

@@ -16,6 +16,7 @@ from corpusgen.errors import UsageError
 if TYPE_CHECKING:
     from corpusgen.corpus import Corpus
     from corpusgen.fields import Unit
+    from corpusgen.stages.at_service_wire import Address
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +41,22 @@ budget_option = click.option(
     metavar="usd=5,tokens=1e6,requests=1000",
     help="Caps of this run over all its starts, in place of the spec's.",
 )
+
+service_option = click.option(
+    "--service",
+    metavar="URL",
+    envvar="CORPUSGEN_SERVICE",
+    help="Pay out of this service's budget and share answers with it; the token is CORPUSGEN_SERVICE_TOKEN.",
+)
+
+
+def service_at(url: str | None) -> Address | None:
+    """The service of ``--service``. Raises UsageError for an address or a token that will not do."""
+    if url is None:
+        return None
+    from corpusgen.stages.at_service_wire import address
+
+    return address(url)
 
 
 def parse_budget(text: str | None) -> Mapping[Unit, int]:

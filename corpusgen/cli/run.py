@@ -18,6 +18,8 @@ from corpusgen.cli.options import (
     opened,
     parse_budget,
     plan_told,
+    service_at,
+    service_option,
     spec_argument,
     tell_error,
     tell_other_models,
@@ -176,6 +178,7 @@ def _compute(made: Plan) -> str | None:
 @corpus_option
 @budget_option
 @click.option("--plan", "plan_first", is_flag=True, help="Plan first, and say afterwards how wrong the plan was.")
+@service_option
 @click.option("--cancel-batches", is_flag=True, help="Ask nothing: end this task's batches, keep what they answered.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 @json_option
@@ -184,16 +187,18 @@ def run(
     corpus_folder: Path,
     budget: str | None,
     plan_first: bool,
+    service: str | None,
     cancel_batches: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Ask for everything that is not answered yet; takes up by itself where it stopped."""
-    from corpusgen.cli.board import Board, work
+    from corpusgen.cli.board import work
     from corpusgen.pipeline import end_batches, run_task
     from corpusgen.stages.task import load_task
+    from corpusgen.stages.watching import Board
 
-    caps = parse_budget(budget)
+    caps, lender = parse_budget(budget), service_at(service)
     task = load_task(spec)
     opened_runs: list[Run] = []
     board = Board(current=lambda: opened_runs[0] if opened_runs else None)
@@ -205,7 +210,9 @@ def run(
     with opened(corpus_folder) as corpus:
         made = _planned(task, corpus, caps) if plan_first else None
         found = work(
-            board, lambda: run_task(task, corpus, caps=caps, watch=board.watch, opened=opened_runs), quiet=quiet
+            board,
+            lambda: run_task(task, corpus, caps=caps, watch=board.watch, opened=opened_runs, service=lender),
+            quiet=quiet,
         )
         came_to = _came_to(made, corpus, opened_runs[0].run_id) if made else {}
     tell_other_models(found["other_models"])

@@ -56,11 +56,12 @@ def evaluate(
     spec: Path, student: str | None, corpus_folder: Path, budget: str | None, quiet: bool, as_json: bool
 ) -> None:
     """Compare a student with its teacher on the spec's gold items; asks the teacher what it has not been asked yet."""
-    from corpusgen.cli.board import Board, work
+    from corpusgen.cli.board import work
     from corpusgen.pipeline import evaluate_student
     from corpusgen.stages.opening import Run
     from corpusgen.stages.task import load_task
     from corpusgen.stages.training import find_student
+    from corpusgen.stages.watching import Board
 
     caps = parse_budget(budget)
     task = load_task(spec)

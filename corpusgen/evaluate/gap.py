@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 Booleans: TypeAlias = npt.NDArray[np.bool_]
@@ -127,6 +126,8 @@ def interval(value: float, samples: Floats) -> Interval:
 
 def mcnemar(teacher_right: Booleans, student_right: Booleans) -> McNemar:
     """The exact test on the items where exactly one of the two is right."""
+    from scipy.stats import binomtest  # half a second, which whoever only draws pages need not wait for
+
     only_teacher = int(np.sum(teacher_right & ~student_right))
     only_student = int(np.sum(student_right & ~teacher_right))
     differing = only_teacher + only_student

@@ -26,6 +26,8 @@ class Caller:
     """The task its calls are recorded under, where its token is bound to one."""
     intended_use: Json = None
     """The intended use its token is bound to, as a spec writes it."""
+    may_name_users: bool = False
+    """Whether it may say in whose name it asks, which otherwise only ``admin`` may."""
 
     def may(self, scope: Scope) -> bool:
         """Whether it may do what a scope covers."""

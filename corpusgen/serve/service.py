@@ -12,6 +12,7 @@ from aiohttp import web
 from corpusgen.corpus import Corpus
 
 if TYPE_CHECKING:
+    from corpusgen.serve.batch_work import BatchWork
     from corpusgen.serve.bus import Bus
     from corpusgen.serve.config import ServiceSpec
     from corpusgen.serve.desk import Desk
@@ -30,6 +31,8 @@ class Service:
     """Asks teachers and students for callers."""
     runs: Runs
     """Runs of tasks that were submitted."""
+    batches: BatchWork
+    """Batches of calls that are under way."""
     tokens: Tokens
     meter: Meter
     """Counts for ``/metrics``."""

@@ -1,4 +1,4 @@
-"""Caps that a person sets on a corpus, a teacher, a user or a run."""
+"""Caps that a person sets on a corpus, a service, a teacher, a user, a token or a run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import UsageError
 from corpusgen.fields import Per, Unit
 from corpusgen.journal import Transaction
+from corpusgen.provenance.events import note_event
 
-KINDS = ("corpus", "teacher:NAME", "user:NAME", "run:ID")
+KINDS = ("corpus", "service", "teacher:NAME", "user:NAME", "token:ID", "run:ID")
+_WHOLE = ("corpus", "service")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,25 +26,39 @@ class CapsSet:
     warnings: tuple[str, ...]
 
 
-def set_budget(corpus: Corpus, scope: str, caps: Mapping[Unit, int | None], *, per: Per = "total") -> CapsSet:
-    """Put caps in force for a scope; None takes one away. Raises UsageError for a scope that cannot be."""
+def set_budget(
+    corpus: Corpus, scope: str, caps: Mapping[Unit, int | None], *, per: Per = "total", by: str | None = None
+) -> CapsSet:
+    """Put caps in force for a scope; None takes one away. Raises UsageError for a scope that cannot be.
+
+    ``by`` is who does it through a service; that is noted in the ledger of events, with what was there before.
+    """
     _check_scope(corpus, scope)
-    origin = f"budget set by {corpus.actor}"
+    origin = f"budget set by {by or corpus.actor}"
     wanted = [
         Cap(scope=scope, unit=unit, cap=cap, origin=origin, per=per) for unit, cap in caps.items() if cap is not None
     ]
 
     def operation(transaction: Transaction) -> None:
+        before = _in_force(transaction, scope, per)
         remove_caps(transaction, scope, caps, per)
         set_caps(transaction, wanted)
+        if by is not None:
+            told = {"scope": scope, "per": per, "before": before, "after": _in_force(transaction, scope, per)}
+            note_event(transaction, "administered", {"act": "budget_set", "by": by, **told})
 
     corpus.journal.run_now(operation)
     return CapsSet(scope=scope, per=per, warnings=tuple(_warnings(corpus, scope, wanted, per)))
 
 
+def _in_force(transaction: Transaction, scope: str, per: Per) -> dict[str, int]:
+    rows = transaction.rows("select unit, cap from caps where scope = ? and per = ? order by unit", (scope, per))
+    return {str(unit): int(cap) for unit, cap in rows}
+
+
 def _check_scope(corpus: Corpus, scope: str) -> None:
     kind, _, name = scope.partition(":")
-    fits = scope == "corpus" if kind == "corpus" else kind in ("teacher", "user", "run") and bool(name)
+    fits = scope in _WHOLE if kind in _WHOLE else kind in ("teacher", "user", "token", "run") and bool(name)
     if not fits or not scope.isprintable() or period_of(scope)[1] != "total":
         raise UsageError(f"SCOPE: {scope!r} is not one of {', '.join(KINDS)}")
     if kind == "run" and not corpus.journal.query("select 1 from runs where run_id = ?", (name,)):

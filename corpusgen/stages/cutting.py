@@ -121,6 +121,10 @@ def _cut_requests(transaction: Transaction) -> None:
 
 
 _REQUESTS: Final = """
+delete from service_files where file_id in (
+    select json_extract(facts, '$.input_file_id') from service_batches
+    where service_batch_id in (select service_batch_id from service_lines where MINE));
+update service_lines set request_key = null, result = null, told = null where MINE;
 delete from unreadable where call_id in (select call_id from calls where MINE);
 update batches set said = json_remove(said, '$.why') where batch_id in (select batch_id from calls where MINE);
 update calls set error = substr(error, 1, instr(error, ':') - 1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from heapq import nsmallest
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from corpusgen.corpus import Corpus
 from corpusgen.curation.active import ticket
 from corpusgen.evaluate.report import facts, gather
 from corpusgen.prompting.seeds import Seed
 from corpusgen.stages.embedding import embedder_of
-from corpusgen.stages.opening import Run
 from corpusgen.stages.pool import HELD_OUT
 from corpusgen.stages.task import Task
 
@@ -24,12 +24,31 @@ FEWEST: Final = 10
 """Items of which a map can be drawn."""
 
 
+class Asked(Protocol):
+    """What is known of a run, open or long over."""
+
+    @property
+    def task(self) -> Task:
+        """Whose pool it is."""
+        ...
+
+    @property
+    def corpus(self) -> Corpus:
+        """Where it was asked."""
+        ...
+
+    @property
+    def run_id(self) -> str:
+        """Its name there."""
+        ...
+
+
 class _Item(NamedTuple):
     state: State
     seed: Seed
 
 
-def coverage(run: Run) -> facts.Coverage | None:
+def coverage(run: Asked) -> facts.Coverage | None:
     """Where the items that were asked about lie in the pool; None where there are too few to tell."""
     items = [*_pool(run), *_held_out(run.task)]
     if len(items) < FEWEST or all(item.state != "chosen" for item in items):
@@ -53,7 +72,7 @@ def coverage(run: Run) -> facts.Coverage | None:
     return gather.coverage(found)
 
 
-def _pool(run: Run) -> list[_Item]:
+def _pool(run: Asked) -> list[_Item]:
     """The pool's items, each with what became of it."""
     asked = _names(run, "select distinct item_id from records where run_id = ? and split = 'train'")
     asked |= _names(
@@ -80,5 +99,5 @@ def _held_out(task: Task) -> list[_Item]:
     return [_Item("held_out", seed) for seed in drawn]
 
 
-def _names(run: Run, sql: str) -> set[str]:
+def _names(run: Asked, sql: str) -> set[str]:
     return {str(row[0]) for row in run.corpus.journal.query(sql, (run.run_id,))}

@@ -10,14 +10,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from corpusgen.assemble import RunFacts
 from corpusgen.budget.amounts import unit_name
 from corpusgen.budget.ledger import Cap, Ledger
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus
-from corpusgen.elsewhere import Elsewhere
+from corpusgen.elsewhere import Elsewhere, Source, Sources
 from corpusgen.errors import LocatedError, UsageError
 from corpusgen.fanout import Asker
 from corpusgen.fields import Unit
@@ -37,6 +37,10 @@ from corpusgen.teachers.limits import Limit
 from corpusgen.teachers.pacing import Pacer
 from corpusgen.teachers.shares import shared_pace
 from corpusgen.teachers.teacher import Teacher, TeacherCard
+
+if TYPE_CHECKING:  # a run that works by itself does without an HTTP client
+    from corpusgen.stages.at_service import AtService
+    from corpusgen.stages.at_service_wire import Address
 
 BEAT_S = 1.0
 """How often the time that passed is booked; sooner when a cap on it is nearly used up."""
@@ -124,11 +128,16 @@ async def open_run(
     *,
     caps: Mapping[Unit, int] | None = None,
     on_failure: Literal["raise", "drop"] = "raise",
+    scopes: tuple[str, ...] = (),
+    timed: bool = True,
+    service: Address | None = None,
 ) -> AsyncIterator[Run]:
     """A run of a task, new or taken up where it stopped.
 
-    ``caps`` replace those of the spec, unit by unit. Raises PolicyRefused, PriceUnknown, UnsupportedParameter or
-    UnknownTeacher before anything is sent.
+    ``caps`` replace those of the spec, unit by unit; ``scopes`` are more places that its calls count for. Without
+    ``timed`` the time that passes is not booked on it: whoever keeps it open while nobody asks books what is worked.
+    With a ``service`` each call is paid out of what that lends, besides the caps here, and answers are shared with it.
+    Raises PolicyRefused, PriceUnknown, UnsupportedParameter or UnknownTeacher before anything is sent.
     """
     today, task = corpus.clock().date(), with_terms_of(corpus, task)
     check_parents(corpus, task)
@@ -136,7 +145,7 @@ async def open_run(
     rates = [price_of(view, today) for view in views]
     binding = caps_of(task, caps or {})
     for view, rate in zip(views, rates, strict=True):
-        _check_capped(view, corpus, rate, binding)
+        _check_capped(view, corpus, rate, binding, scopes)
     async with AsyncExitStack() as stack:
         # What a free teacher says costs only time, and its processor time is to be measured where it is asked.
         shared = None if all(rate.free for rate in rates) else open_shared_cache(os.environ)
@@ -151,7 +160,8 @@ async def open_run(
         ]
         decisions = [of_each_role[0] for of_each_role in decided]
         run_id, facts = await _run_row(task, corpus, decisions[: len(task.spec.teachers)])
-        ledger = Ledger(corpus.journal)
+        lent = None if service is None else await _at_service(stack, service, corpus, task)
+        ledger = Ledger(corpus.journal) if lent is None else lent.ledger
         await ledger.recover()
         await ledger.replace_caps(f"run:{run_id}", (replace(cap, scope=f"run:{run_id}") for cap in binding))
         above = await asyncio.to_thread(decisions_above, corpus, task)
@@ -165,7 +175,15 @@ async def open_run(
             granted=every_decision,
             state=state,
         )
-        opened = _Opened(corpus=corpus, ledger=ledger, shared=shared, on_failure=on_failure, permit=permit)
+        opened = _Opened(
+            corpus=corpus,
+            ledger=ledger,
+            shared=shared,
+            on_failure=on_failure,
+            permit=permit,
+            scopes=scopes,
+            service=lent,
+        )
         members = [
             Member(task=view, decision=decision, asker=await _asker(opened, view, teacher, decision, facts))
             for view, teacher, decision in zip(task.of_each_teacher, teachers, decisions, strict=False)
@@ -175,15 +193,27 @@ async def open_run(
         if task.judging is not None:
             judging = await _judge(opened, task.judging, teachers[-1], decisions[-1], members)
         every = [*members, *([judging] if judging else [])]
-        scopes = tuple(dict.fromkeys(scope for member in every for scope in member.asker.scopes))
-        await stack.enter_async_context(_time_booked(ledger, corpus, run_id, scopes))
+        booked = tuple(dict.fromkeys(scope for member in every for scope in member.asker.scopes))
+        if timed:
+            await stack.enter_async_context(_time_booked(ledger, corpus, run_id, booked))
         for name, pacer in {_pace_name(member.asker): member.asker.pacer for member in every}.items():
             await stack.enter_async_context(shared_pace(corpus.journal, pacer, name))
         lane = lane_of(task, corpus, asker)
         stack.push_async_callback(lane.aclose)
+        if lent is not None:
+            lane = replace(lane, batcher=None)  # a batch would be handed over whole, paid out of no lease
         yield Run(
             task=task, corpus=corpus, run_id=run_id, members=tuple(members), asker=asker, lane=lane, judge=judging
         )
+
+
+async def _at_service(stack: AsyncExitStack, service: Address, corpus: Corpus, task: Task) -> AtService:
+    if task.spec.asking.lane == "batch":
+        message = "batches are not paid out of what a service lends; write live, or run without --service"
+        raise task.located.error(message, "asking", "lane")
+    from corpusgen.stages.at_service import at_service, label_of  # with an HTTP client that others do without
+
+    return await stack.enter_async_context(at_service(service, corpus, label_of(task)))
 
 
 def _decide_all(
@@ -239,9 +269,10 @@ def _lasting(task: Task, corpus: Corpus) -> tuple[str, ...]:
     return "corpus", f"teacher:{task.teacher.name}", f"user:{corpus.actor}"
 
 
-def _check_capped(task: Task, corpus: Corpus, rate: Rate, binding: Sequence[Cap]) -> None:
+def _check_capped(task: Task, corpus: Corpus, rate: Rate, binding: Sequence[Cap], scopes: tuple[str, ...]) -> None:
     """Nothing that costs money is asked without a cap in dollars."""
-    capped = any(cap.unit == "microusd" for cap in binding) or _money_capped(corpus, _lasting(task, corpus))
+    lasting = (*_lasting(task, corpus), *scopes)
+    capped = any(cap.unit == "microusd" for cap in binding) or _money_capped(corpus, lasting)
     if not rate.free and not capped:
         raise task.located.error(f"{task.teacher.name} costs money; set a cap, such as budget: {{usd: 5}}", "budget")
 
@@ -273,6 +304,9 @@ class _Opened:
     shared: SharedCache | None
     on_failure: Literal["raise", "drop"]
     permit: Permit
+    scopes: tuple[str, ...]
+    """Where calls count beside the usual places."""
+    service: AtService | None = None
 
 
 async def _asker(opened: _Opened, task: Task, teacher: Teacher, decision: Decision, facts: RunFacts) -> Asker:
@@ -289,7 +323,7 @@ async def _asker(opened: _Opened, task: Task, teacher: Teacher, decision: Decisi
         rate=rate,
         card=card,
         facts=await _with_first_tokens(task, corpus, teacher, facts),
-        scopes=(f"run:{facts.run_id}", *_lasting(task, corpus)),
+        scopes=(f"run:{facts.run_id}", *_lasting(task, corpus), *opened.scopes),
         timeout_s=task.teacher.timeout_s,
         compute_us=round(task.teacher.timeout_s * 1_000_000) if teacher.card.route == "self_hosted" else 0,
         in_flight=in_flight,
@@ -409,9 +443,19 @@ def _elsewhere(
         decisions = [judged(origin) for origin in origins]
         note_decisions(transaction, run_id, "request", decisions, only_changes=True)
 
-    if shared is None:
+    at = opened.service
+    sources: list[Source] = [] if at is None else [at.answers]
+    sources += [] if shared is None else [shared]
+    if not sources:
         return None
-    return Elsewhere(cache=shared, usable=usable, journal=corpus.journal, teacher=teacher, note=note)
+    return Elsewhere(
+        cache=sources[0] if len(sources) == 1 else Sources(each=sources),
+        usable=usable,
+        journal=corpus.journal,
+        teacher=teacher,
+        note=note,
+        claims=None if at is None else at.claims,
+    )
 
 
 def card_of(card: TeacherCard, decision: Decision) -> Card:

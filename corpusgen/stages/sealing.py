@@ -26,7 +26,7 @@ from corpusgen.records import SCHEMA_VERSION, Json, Record, canonical_json
 from corpusgen.spec import Source
 from corpusgen.stages.attesting import attest
 from corpusgen.stages.committing import one_at_a_time
-from corpusgen.stages.deciding import refusal, with_terms_of
+from corpusgen.stages.deciding import decisions_for, refusal, with_terms_of
 from corpusgen.stages.erasures import refuse_revoked
 from corpusgen.stages.importing import imported_sources
 from corpusgen.stages.judges import Judges, check_judges
@@ -44,7 +44,7 @@ from corpusgen.stages.rejudging import (
     touches_of_rows,
 )
 from corpusgen.stages.selecting import Selection, find_selection, split_of
-from corpusgen.stages.task import Task
+from corpusgen.stages.task import Task, connect
 from corpusgen.store.answers import Card
 from corpusgen.store.durable import publish, write_file
 from corpusgen.store.shards import read_columns, read_records, verify_shard
@@ -109,6 +109,15 @@ def seal(corpus: Corpus, task: Task, selection: Selection, *decisions: Decision)
             raise refusal(corpus, task, decision)
     with one_at_a_time(corpus.folder / ".datasets.lock"):
         return _seal(corpus, with_terms_of(corpus, task), find_selection(corpus, selection.label), decisions)
+
+
+def seal_by_todays_terms(corpus: Corpus, task: Task, dataset: str) -> Sealed:
+    """Seal a selected version, by its label or the newest of a name, deciding now about each teacher of its task."""
+    on = corpus.clock().date()
+    views = task.of_each_teacher if task.judging is None else (*task.of_each_teacher, task.judging)
+    cards = [connect(view, corpus.clock, sending=False).card for view in views]
+    decisions = [one for view, card in zip(views, cards, strict=True) for one in decisions_for(corpus, view, card, on)]
+    return seal(corpus, task, find_selection(corpus, dataset), *decisions)
 
 
 def _seal(corpus: Corpus, task: Task, selection: Selection, decisions: Sequence[Decision]) -> Sealed:

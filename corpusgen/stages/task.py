@@ -74,7 +74,11 @@ class Task:
 
 def load_task(path: Path) -> Task:
     """The task in a spec file, every file it names read once. Raises SpecError, PromptError or SeedError."""
-    located = load_spec(here_or_shipped(path))
+    return task_of(load_spec(here_or_shipped(path)))
+
+
+def task_of(located: Located) -> Task:
+    """The task of a spec that was read already; errors as those of ``load_task``."""
     _check_notices(located)
     extra = [located.resolve(name) for name in located.spec.terms_files]
     prompter = Prompter.of(located)
