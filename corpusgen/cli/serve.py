@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from corpusgen.cli.options import corpus_option, emit, json_option, opened
-from corpusgen.errors import Interrupted, UsageError
+from corpusgen.cli.options import corpus_option, emit, json_option, opened, parse_budget
+from corpusgen.errors import CorpusgenError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     import socket
 
     from corpusgen.corpus import Corpus
+    from corpusgen.fields import Unit
     from corpusgen.serve.gate import GateSettings
     from corpusgen.serve.logs import Log
     from corpusgen.serve.spans import Spans
@@ -81,6 +82,9 @@ class Place:
 @click.option("--grace", "grace_s", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to end.")
 @click.option("--log-json", is_flag=True, help="Log lines as JSON, else as logfmt.")
 @click.option("--init", "making", is_flag=True, help="Write a service.yaml to begin with, and leave.")
+@click.option("--teacher", "teachers", multiple=True, metavar="NAME", help="With --init: offer it; repeatable.")
+@click.option("--mock", metavar="URL", help="With --init: offer the mock teacher at this address.")
+@click.option("--budget", metavar="usd=5,…", help="With --init: caps of everything together.")
 @json_option
 def serve(
     corpus_folder: Path,
@@ -93,6 +97,9 @@ def serve(
     behind_proxy: bool,
     most: int,
     making: bool,
+    teachers: tuple[str, ...],
+    mock: str | None,
+    budget: str | None,
     **settings: Any,
 ) -> None:
     """Answer clients of OpenAI and Anthropic over a corpus: every call is budgeted, recorded and cached.
@@ -102,8 +109,10 @@ def serve(
     seconds for what is under way, and keep it; a second one does not wait.
     """
     if making:
-        _write_config(config or corpus_folder / "service.yaml")
+        _write_config(config or corpus_folder / "service.yaml", teachers, mock, parse_budget(budget))
         return
+    if teachers or mock is not None or budget is not None:
+        raise UsageError("--teacher, --mock and --budget say what --init writes; what there is is in service.yaml")
     place = Place(host=host, port=port, names=names, cert=cert, key=key, behind_proxy=behind_proxy, most=most)
     _check(place)
     _allow_files(place.most)
@@ -114,18 +123,24 @@ def serve(
         raise Interrupted("interrupted; what was under way is kept, and the same command goes on from there")
 
 
-def _write_config(path: Path) -> None:
-    from corpusgen.serve.config import EXAMPLE
+def _write_config(path: Path, teachers: Sequence[str], mock: str | None, caps: Mapping[Unit, int]) -> None:
+    from corpusgen.serve.config import begun, load_config
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
-            file.write(EXAMPLE)
+            file.write(begun(teachers, mock, caps))
     except FileExistsError as error:
         raise UsageError(f"--init: {str(path)!r} is there already; edit it, or move it away") from error
     except OSError as error:
         raise UsageError(f"--init: {str(path)!r} cannot be written: {error.strerror}") from error
-    click.echo(f"wrote {path}; name your teachers there, then: corpusgen serve")
+    try:
+        load_config(path)
+    except CorpusgenError:
+        path.unlink()  # the next try finds room for its own
+        raise
+    told = "next" if teachers or mock is not None else "name your teachers there, then"
+    click.echo(f"wrote {path}; {told}: corpusgen serve")
 
 
 def _check(place: Place) -> None:

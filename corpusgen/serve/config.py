@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from corpusgen.curate_fields import Curate
 from corpusgen.errors import Problem, SpecError, UsageError
-from corpusgen.fields import NAME, Misplaced, Part, Place, Several
+from corpusgen.fields import NAME, Misplaced, Part, Place, Several, Unit
 from corpusgen.records import Json
 from corpusgen.spec import Agreement, Budget, IntendedUse, Organisation, Source, problems, read_yaml
 from corpusgen.teacher_fields import TeacherSpec
@@ -227,7 +227,7 @@ _BUILT_IN: Final[Mapping[str, Json]] = {
 }
 
 EXAMPLE: Final = """\
-# What `corpusgen serve` offers, and what it may cost. Every field: docs/service.md
+# What `corpusgen serve` offers, and what it may cost. Every field: docs/gateway.md
 task: traffic                       # calls are recorded under this name
 intended_use:                       # the terms of teachers are judged by it
   student_distribution: internal    # internal, hosted, weights_released
@@ -256,3 +256,39 @@ teachers:
 # limits: {in_flight: 512, per_token_per_minute: 600, max_tokens: 4096}
 """
 """What ``corpusgen serve --init`` writes."""
+
+
+def begun(teachers: Sequence[str], mock: str | None, caps: Mapping[Unit, int]) -> str:
+    """A service.yaml that offers these teachers, and the mock teacher at an address, under these caps."""
+    if not teachers and mock is None and not caps:
+        return EXAMPLE
+    lines = EXAMPLE.splitlines(keepends=True)
+    budget, offers, rest = (lines.index(f"{name}:\n") for name in ("budget", "teachers", "# students"))
+    figures = [f"  {_WRITTEN[unit](cap)}\n" for unit, cap in caps.items()] or lines[budget + 1 : offers]
+    offered = [_OFFER.format(name=name, model=name.partition("/")[2]) for name in teachers]
+    offered += [] if mock is None else [_MOCK.format(base_url=mock)]
+    made = [*lines[: budget + 1], *figures, "teachers:\n", *(offered or lines[offers + 1 : rest]), *lines[rest:]]
+    return "".join(made)
+
+
+_WRITTEN: Final[Mapping[Unit, Callable[[int], str]]] = {
+    "microusd": lambda cap: f"usd: {cap / 1_000_000:.6f}".rstrip("0").rstrip("."),
+    "tokens": lambda cap: f"tokens: {cap}",
+    "requests": lambda cap: f"requests: {cap}",
+    "compute_us": lambda cap: f"compute_s: {cap / 1_000_000:g}",
+    "wall_us": lambda cap: f"wall_s: {cap / 1_000_000:g}",
+}
+_OFFER: Final = """\
+  - name: {name}
+    model: {model}
+    parameters: {{max_tokens: 1024}}
+"""
+_MOCK: Final = """\
+  - name: endpoint/mock-teacher       # corpusgen mock-teacher, which stands in for OpenAI and Anthropic
+    model: mock-teacher
+    base_url: {base_url}
+    provider: corpusgen
+    route: mock
+    price: {{input_usd_per_mtok: "1", output_usd_per_mtok: "4", source: what it charges unless told otherwise}}
+    parameters: {{max_tokens: 1024}}
+"""
