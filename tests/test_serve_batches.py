@@ -392,6 +392,61 @@ def _request(name: str, text: str = "hello") -> Any:
     return {"custom_id": name, "params": chat(text, ANTHROPIC)}
 
 
+async def test_a_token_that_is_over_ends_its_batches(tmp_path: Path) -> None:
+    async with batched(tmp_path, batch_delay_s=8.0) as one:
+        token, root = one.token("ask"), one.token("admin", user="root")
+        async with an_openai(one, token) as client:
+            batch = await sent(client, lines_of(questions(2)))
+        async with an_openai(one, root) as client:
+            sql = "update tokens set expires_us = 1 where token_id = (select token_id from service_batches)"
+            await one.corpus.journal.run(lambda transaction: transaction.execute(sql).close())
+            assert (await over(client, batch)).status == "cancelled"
+
+
+async def test_lines_that_are_asked_one_by_one_count_as_calls_of_their_minute(tmp_path: Path) -> None:
+    more = "limits: {per_token_per_minute: 5}"
+    async with batched(tmp_path, config=lambda url: config_for(url, more=more)) as one:
+        token, root = one.token("ask"), one.token("admin", user="root")
+        async with an_openai(one, token) as client:
+            batch = await sent(client, lines_of(questions(9, LIVE)))  # a file and a batch are calls, too
+        async with an_openai(one, root) as client:
+            while one.bill["requests"] < 3:  # noqa: ASYNC110 - the mock tells nobody
+                await asyncio.sleep(0.05)
+            await client.batches.cancel(batch.id)
+            assert (await over(client, batch)).request_counts.completed == 3
+        assert one.bill["requests"] == 3
+
+
+async def test_files_that_come_at_once_do_not_share_the_room(tmp_path: Path) -> None:
+    more = "limits: {files_bytes: 2500}"
+    async with batched(tmp_path, config=lambda url: config_for(url, more=more)) as one, an_openai(one) as client:
+
+        async def kept() -> bool:
+            try:
+                await client.files.create(file=("x", b"x" * 1_000), purpose="batch")
+            except openai.PermissionDeniedError:
+                return False
+            return True
+
+        assert sorted(await asyncio.gather(*(kept() for _ in range(6)))) == [False] * 4 + [True] * 2
+
+
+@pytest.mark.parametrize(
+    "name", ["name*" + "5" * 5_000, "name*0", "name*", "filename*0*", "filename*0=a; filename*", "*", " filename * "]
+)
+def test_parameters_in_pieces_and_character_sets_are_refused(name: str) -> None:
+    form = f'--b\r\nContent-Disposition: form-data; name="file"; {name}=x\r\n\r\nx\r\n--b--\r\n'
+    with pytest.raises(Refused, match="not taken"):
+        form_in("multipart/form-data; boundary=b", form.encode())
+    with pytest.raises(Refused, match="not taken"):
+        form_in(f"multipart/form-data; boundary=b; {name}=x", b"--b--\r\n")
+
+
+def test_a_name_in_utf8_is_taken_as_the_only_one_of_these() -> None:
+    head = b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename*=utf-8''%C5%BElu%C5%A5.jsonl\r\n\r\n"
+    assert form_in("multipart/form-data; boundary=b", head + b"x\r\n--b--\r\n")["file"].filename == "žluť.jsonl"
+
+
 async def test_a_token_that_is_taken_back_ends_its_batches(tmp_path: Path) -> None:
     from corpusgen.serve.tokens import revoke
 
@@ -611,7 +666,10 @@ async def _until(folder: Path, sql: str) -> None:
     raise AssertionError(f"never: {sql}")
 
 
-async def test_after_kill_9_a_batch_at_its_teacher_is_collected_and_paid_for_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_after_a_stop_or_a_kill_a_batch_at_its_teacher_is_collected_and_paid_for_once(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     folder = tmp_path / "corpus"
     with mock_child("--batch-delay", "4") as mock:
         config = a_config(tmp_path, mock["base_url"])
@@ -619,7 +677,7 @@ async def test_after_kill_9_a_batch_at_its_teacher_is_collected_and_paid_for_onc
             async with an_openai(child) as client:
                 batch = await sent(client, lines_of(questions(30)))
                 await _until(folder, "select exists(select 1 from batches where state = 'submitted')")
-            assert child.end(signal.SIGKILL) == -signal.SIGKILL
+            child.end(number)
         with served_by_child(folder, config=config) as child:
             async with an_openai(child) as client:
                 batch = await over(client, await client.batches.retrieve(batch.id))

@@ -86,6 +86,8 @@ class _Asking:
     full: BudgetExhausted | PolicyRefused | MustWait | None = None
     """Why no more could be handed over; what is collected may make room."""
     screened: set[bytes] = field(default_factory=set)
+    waits: int = 0
+    """How often in a row there was nothing to do but to wait for others."""
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,10 +100,12 @@ class _Asking:
         if not wanted:
             return await self._collect_what_is_left()
         await self._hand_over(wanted)
-        batches = self.watch.claiming(list(wanted))
+        keys = list(wanted)
+        wanted.clear()  # hours may pass, and requests are large
+        batches = self.watch.claiming(keys)
         if batches:
             await self.watch.one_more(batches)
-            self.full = None
+            self.full, self.waits = None, 0
         elif isinstance(self.full, BudgetExhausted | PolicyRefused):
             raise self.full
         else:  # a call by itself is asking for it, or has promised what is left of a cap
@@ -192,8 +196,9 @@ class _Asking:
     async def _wait_for_others(self) -> None:
         self.full = None
         await self.batcher.asker.ledger.recover()
-        patience = self.batcher.patience
-        await rest(self.batcher, min(patience.longest_s, patience.shortest_s * 2**self.watch.in_a_row))
+        patience, times = self.batcher.patience, self.watch.in_a_row + self.waits
+        self.waits += 1
+        await rest(self.batcher, min(patience.longest_s, patience.shortest_s * 2 ** min(times, 16)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,11 +40,13 @@ _ERASED: Final = "this was answered and erased since"
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_lines(content: bytes, endpoint: str, most: int) -> tuple[list[Line], list[dict[str, Json]]]:
+def read_lines(content: bytes | None, endpoint: str, most: int) -> tuple[list[Line], list[dict[str, Json]]]:
     """The calls in a file, and what is wrong with it: as the vendor has it, one line that is none spoils the batch."""
     lines: list[Line] = []
     errors: list[dict[str, Json]] = []
     seen = set[str]()
+    if content is None:
+        return [], [_error("file_not_found", "The input file was deleted before it was read.", None, None)]
     for number, raw in enumerate(filter(None, map(bytes.strip, content.split(b"\n"))), start=1):
         if number > most:
             errors.append(_error("too_many_lines", f"A batch here has at most {most:,} lines.", number, None))

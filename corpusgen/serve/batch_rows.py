@@ -119,10 +119,10 @@ def files_of(journal: Journal, user: str | None, page: Page, purpose: str | None
     return [_file(row) for row in rows], left
 
 
-def stored_bytes(journal: Journal, user: str) -> int:
-    """The size of what a user has sent and not deleted."""
-    sql = "select coalesce(sum(size_bytes), 0) from service_files where user = ? and service_batch_id is null"
-    return int(journal.query(sql, (user,))[0][0])
+STORED_BYTES: Final = (
+    "select coalesce(sum(size_bytes), 0) from service_files where user = ? and service_batch_id is null"
+)
+"""The size of what a user has sent and not deleted."""
 
 
 def _file(row: Sequence[Any]) -> StoredFile:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 
@@ -23,7 +23,7 @@ from corpusgen.fanout import note_drop
 from corpusgen.journal import Journal
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Json, Request
-from corpusgen.serve.batch_lane import Handing, Way, all_of, takes_batches
+from corpusgen.serve.batch_lane import Handing, Parcel, Way, all_of, takes_batches
 from corpusgen.serve.batch_lines import body_of, call_of, endpoint_of, read_lines, told_line
 from corpusgen.serve.batch_rows import (
     LIFE_US,
@@ -52,10 +52,11 @@ from corpusgen.serve.desk import Desk, Given, Wanted, prompt_of
 from corpusgen.serve.refusals import Busy, Stopping, refusal
 from corpusgen.serve.rooms import Room
 from corpusgen.serve.routes import Shape
+from corpusgen.serve.statuses import Hidden
 from corpusgen.store.answers import known_answers
 
 AT_ONCE: Final = 16
-"""Calls of one batch under way at once that are asked one by one; who calls by himself is not to wait for batches."""
+"""Lines of one batch under way at once."""
 WINDOW: Final = 64
 BEAT_S: Final = 1.0
 PURGE_S: Final = 3_600.0
@@ -121,6 +122,7 @@ class BatchWork:
     halt: asyncio.Event = field(default_factory=asyncio.Event)
     """Set: the service is being stopped."""
     _jobs: dict[str, Job] = field(default_factory=dict)
+    _shares: dict[int, asyncio.Semaphore] = field(default_factory=dict)
     _beat: asyncio.Task[None] | None = None
 
     @classmethod
@@ -184,21 +186,22 @@ class BatchWork:
         purged = None
         loop = asyncio.get_running_loop()
         while True:
-            if purged is None or loop.time() - purged >= PURGE_S:
-                purged = loop.time()
-                with suppress(CorpusgenError):  # a full disk stops who asks, and says so there
+            with suppress(CorpusgenError):  # a full disk stops who asks, and says so there
+                if purged is None or loop.time() - purged >= PURGE_S:
+                    purged = loop.time()
                     await self.journal.run(purge)
-            for job in list(self._jobs.values()):
-                self._look_at(job)
+                for job in list(self._jobs.values()):
+                    self._look_at(job)
             await asyncio.sleep(BEAT_S)
 
     def _look_at(self, job: Job) -> None:
-        """End what is overdue, or is asked in the name of a token that was taken back."""
-        age_us = microseconds(self.corpus.clock()) - job.batch.made_us
+        """End what is overdue, or is asked in the name of a token that has expired or was taken back."""
+        now_us = microseconds(self.corpus.clock())
+        age_us = now_us - job.batch.made_us
         if age_us >= LIFE_US and (age_us >= LIFE_US + GRACE_US or not self._handing(job).is_out):
             job.end("expired")
-        sql = "select 1 from tokens where token_id = ? and revoked_us is not null"
-        if self.journal.query(sql, (job.batch.token_id,)):
+        sql = "select 1 from tokens where token_id = ? and (revoked_us is not null or expires_us <= ?)"
+        if self.journal.query(sql, (job.batch.token_id, now_us)):
             job.end("cancelled")
 
     # --- one batch ----------------------------------------------------------------------------------------------------
@@ -230,7 +233,7 @@ class BatchWork:
         batch = job.batch
         content = body_of_file(self.journal, batch.facts["input_file_id"])
         most = self.desk.config.spec.limits.batch_lines
-        lines, errors = await asyncio.to_thread(read_lines, content or b"", endpoint_of(batch.wire), most)
+        lines, errors = await asyncio.to_thread(read_lines, content, endpoint_of(batch.wire), most)
         now = {"began_us": microseconds(self.corpus.clock())}
         if errors:
             facts: dict[str, Json] = {"errors": errors}
@@ -262,14 +265,24 @@ class BatchWork:
             tag=job.batch.tag,
             open_room=lambda at: self.desk.room(at, job.wanted),
             asker_in=lambda room: self.desk.asker_of(room, job.caller, job.wanted),
+            request_in=lambda room, n: self._request_in(job, room, n),
             stop=job.stop,
             halt=self.halt,
             patience=self.patience,
         )
 
-    async def _parcels(self, job: Job) -> dict[int, list[Prompt]]:
+    def _request_in(self, job: Job, room: Room, n: int) -> Request | None:
+        """What a line asks in a room; None where it cannot be asked any more, which is told in its turn."""
+        try:
+            return self.desk.request_for(room, call_of(job.batch, find_line(self.journal, job.batch.id, n)), job.wanted)
+        except StoreError:
+            raise
+        except CorpusgenError:
+            return None
+
+    async def _parcels(self, job: Job) -> dict[int, Parcel]:
         """What is to be asked in batches, by teacher; there may be nothing left of it to ask."""
-        parcels: dict[int, list[Prompt]] = {}
+        parcels: dict[int, Parcel] = {}
         after = -1
         if job.ends_as is not None and not self._handing(job).is_out:
             return parcels
@@ -280,25 +293,25 @@ class BatchWork:
             await asyncio.sleep(0)  # others are waiting, too
         return parcels
 
-    async def _sort(self, job: Job, line: Line, parcels: dict[int, list[Prompt]]) -> None:
+    async def _sort(self, job: Job, line: Line, parcels: dict[int, Parcel]) -> None:
         """Put a line where it belongs, if it is to be asked in a batch; what is wrong with it is told in its turn."""
         try:
             call = call_of(job.batch, line)
             if not call.probe and not call.model.startswith(STUDENT):
-                await self._put(job, call, parcels)
+                await self._put(job, line.n, call, parcels)
         except (Busy, Stopping, Interrupted, StoreError):
             raise
         except CorpusgenError:
             return
 
-    async def _put(self, job: Job, call: Call, parcels: dict[int, list[Prompt]]) -> None:
+    async def _put(self, job: Job, n: int, call: Call, parcels: dict[int, Parcel]) -> None:
         at, wanted = self.desk.seat_of(call.model), job.wanted
         room = await self.desk.room(at, wanted)
         request = self.desk.request_for(room, call, wanted)
         if takes_batches(room, request):
-            parcel = parcels.setdefault(at, [])
+            parcel = parcels.setdefault(at, Parcel())
             if request.key not in known_answers(self.journal.reader, [request.key]):
-                parcel.append(prompt_of(room, request, wanted, 0))
+                parcel.put(n, prompt_of(room, request, wanted, 0))
 
     # --- line by line -------------------------------------------------------------------------------------------------
 
@@ -325,7 +338,7 @@ class BatchWork:
             except (Stopping, Interrupted, StoreError):
                 raise
             except CorpusgenError as error:
-                return ended(line, "failed", _told(job.shape, error, self.desk.hidden))
+                return ended(line, "failed", _told(job.shape, error, self.desk.hidden_from(job.caller)))
 
     async def _asked(self, job: Job, line: Line, call: Call, ways: Mapping[int, Way]) -> Line:
         from corpusgen.serve.rendering import probe_answer, rendered
@@ -335,6 +348,7 @@ class BatchWork:
         if call.model.startswith(STUDENT):
             if job.ends_as is not None:
                 raise _Undone
+            self.desk.admit(job.caller)
             given, key = await self.desk.ask(call, job.caller, job.wanted), None
         else:
             given, key = await self.desk.working(self._of_teacher(job, call, ways))
@@ -364,9 +378,19 @@ class BatchWork:
                 raise _Undone
             if not known and at in ways and takes_batches(room, request):
                 raise await self._dropped(job, room, prompt_of(room, request, wanted, 0), ways[at])
+            if not known:
+                desk.admit(job.caller)
             paid = known and key not in job.counted and self._is_new(job, room, request)
             job.counted.add(key)
-            return await desk.answered(room, request, call, job.caller, wanted, handed_over=paid), key
+            async with nullcontext() if known else self._share(room):
+                return await desk.answered(room, request, call, job.caller, wanted, handed_over=paid), key
+
+    def _share(self, room: Room) -> asyncio.Semaphore:
+        """Half of the places at a teacher: who calls by himself is not to wait for batches."""
+        found = self._shares.get(room.key.at)
+        if found is None:
+            found = self._shares[room.key.at] = asyncio.Semaphore(max(1, room.asker.in_flight // 2))
+        return found
 
     async def _dropped(self, job: Job, room: Room, prompt: Prompt, way: Way) -> CorpusgenError:
         """Why a call that was handed over has no answer, noted as it is of any other."""
@@ -397,7 +421,7 @@ def _said(given: Given) -> dict[str, Json]:
     return told | ({"request_id": given.request_id} if given.request_id else {})
 
 
-def _told(shape: Shape, error: CorpusgenError, hidden: Iterable[str]) -> dict[str, Json]:
+def _told(shape: Shape, error: CorpusgenError, hidden: Hidden) -> dict[str, Json]:
     """An error as a call by itself would have been told of it."""
     response = refusal(shape, error, hidden)
     assert isinstance(response.body, bytes)

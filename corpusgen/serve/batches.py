@@ -31,7 +31,7 @@ from corpusgen.serve.batch_rows import (
 )
 from corpusgen.serve.batch_telling import for_anthropic, for_openai
 from corpusgen.serve.calls import BadCall, Wire
-from corpusgen.serve.files import json_told, listed, operation, owner_of, page_of, told_in
+from corpusgen.serve.files import json_told, listed, operation, owner_of, page_of, streamed, told_in
 from corpusgen.serve.gateway import wanted_of
 from corpusgen.serve.reading import bytes_of, json_of, parameters_of
 from corpusgen.serve.refusals import Busy
@@ -164,11 +164,8 @@ async def _results(request: web.Request) -> web.StreamResponse:
     batch, journal = _named(request, messages=True), request.app[SERVICE].corpus.journal
     if batch.state in UNFINISHED:
         raise NoSuch(f"the batch {batch.id} is still under way and has no results")
-    response = web.StreamResponse(headers={"Content-Type": "application/x-jsonl"})
-    await response.prepare(request)
-    for lines in told_lines(journal, batch, good=True, bad=True):
-        await response.write(lines)
-    return response
+    lines = told_lines(journal, batch, good=True, bad=True)
+    return await streamed(request, lines, {"Content-Type": "application/x-jsonl"})
 
 
 def _anthropic(request: web.Request, batch: Batch) -> dict[str, Json]:
@@ -188,6 +185,7 @@ async def _kept(
     """A new batch, in the journal and under way. Raises Busy where its token has as many as it may."""
     service, caller = request.app[SERVICE], request[CALLER]
     wanted, made_us = wanted_of(request.headers, caller, service), microseconds(service.corpus.clock())
+    service.desk.check_label(caller, wanted)
     begun = {} if state == "validating" else {"began_us": made_us}
     batch = Batch(
         id=new_id(kind),

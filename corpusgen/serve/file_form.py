@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from email import message_from_string
 from email.errors import MessageError
@@ -68,13 +69,31 @@ def _part(body: bytes, at: int, edge: bytes) -> tuple[str, Part, int]:
 
 def _head(raw: bytes) -> Message:
     try:
-        return message_from_string(raw.decode())
-    except (UnicodeDecodeError, MessageError):
+        told = raw.decode()
+    except UnicodeDecodeError:
         raise _bad("the head of a part cannot be read") from None
+    _check_plain(told)
+    try:
+        return message_from_string(told)
+    except MessageError:
+        raise _bad("the head of a part cannot be read") from None
+
+
+def _check_plain(told: str) -> None:
+    """Raise Refused for parameters in numbered pieces or character sets, which readers put together in many ways."""
+    for piece in _PIECES.split(told):
+        name, given, value = piece.partition("=")
+        if given and "*" in name and not (name.strip().lower() == "filename*" and _UTF8.match(value.strip())):
+            raise _bad("parameters with * in their names are not taken, but filename*=utf-8''…")
+
+
+_PIECES: Final = re.compile(r"[;\r\n]")
+_UTF8: Final = re.compile(r"utf-8'[A-Za-z-]{0,20}'[A-Za-z0-9%._~!$&+^`|{}#-]*\Z", re.IGNORECASE)
 
 
 def _boundary(content_type: str) -> bytes:
     told = Message()
+    _check_plain(content_type)
     told["Content-Type"] = content_type.encode("ascii", "replace").decode()
     found = told.get_param("boundary")
     if not isinstance(found, str) or not 0 < len(found) <= LONGEST_BOUNDARY:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -12,10 +12,12 @@ from aiohttp import web
 
 from corpusgen.corpus import microseconds
 from corpusgen.errors import CorpusgenError, StoreError
+from corpusgen.journal import Transaction
 from corpusgen.records import Json
 from corpusgen.serve.batch_lines import told_lines
 from corpusgen.serve.batch_rows import (
     KEPT_US,
+    STORED_BYTES,
     Page,
     StoredFile,
     body_of_file,
@@ -25,9 +27,7 @@ from corpusgen.serve.batch_rows import (
     find_file,
     keep_file,
     new_id,
-    stored_bytes,
 )
-from corpusgen.serve.callers import Caller
 from corpusgen.serve.file_form import FORM, UNNAMED, Part, form_in
 from corpusgen.serve.reading import bytes_of, parameters_of
 from corpusgen.serve.refusals import refusal
@@ -95,7 +95,7 @@ def told_in(shape: Shape) -> Callable[[Handler], Handler]:
             except CorpusgenError as error:
                 service = request.app[SERVICE]
                 service.meter.add("corpusgen_refused_total", 1, type(error).__name__)
-                return refusal(shape, error, service.desk.hidden)
+                return refusal(shape, error, service.desk.hidden_from(request.get(CALLER)))
 
         return handled
 
@@ -112,7 +112,7 @@ async def _upload(request: web.Request) -> web.Response:
     file, purpose = parts.get("file"), parts.get("purpose")
     if file is None or purpose is None or purpose.text != PURPOSE:
         raise Refused(400, f"a form with a file and the purpose {PURPOSE!r} is needed; other files have no use here")
-    _check_room(service, caller, file)
+    _check_size(service, file)
     found = StoredFile(
         id=new_id("file-"),
         user=caller.user,
@@ -124,19 +124,28 @@ async def _upload(request: web.Request) -> web.Response:
         made_us=microseconds(service.corpus.clock()),
     )
     digest = await asyncio.to_thread(lambda: hashlib.sha256(file.content).hexdigest())
-    await service.corpus.journal.run(keep_file(found, sha256=digest, body=file.content))
+    await service.corpus.journal.run(_kept(found, digest, file.content, service.config.limits.files_bytes))
     return json_told(_told(found))
 
 
-def _check_room(service: Service, caller: Caller, file: Part) -> None:
-    limits = service.config.limits
-    if len(file.content) > limits.file_bytes:
-        raise Refused(413, f"a file has at most {limits.file_bytes:,} bytes here (limits.file_bytes)")
-    if stored_bytes(service.corpus.journal, caller.user) + len(file.content) > limits.files_bytes:
-        raise Refused(
-            403,
-            f"all files of a user have at most {limits.files_bytes:,} bytes here (limits.files_bytes); delete some",
-        )
+def _check_size(service: Service, file: Part) -> None:
+    most = service.config.limits.file_bytes
+    if len(file.content) > most:
+        raise Refused(413, f"a file has at most {most:,} bytes here (limits.file_bytes)")
+
+
+def _kept(found: StoredFile, digest: str, content: bytes, most: int) -> Callable[[Transaction], None]:
+    """Keep a file, where its user has room: looked at where it is kept, so that two at once do not share the room."""
+    keep = keep_file(found, sha256=digest, body=content)
+
+    def operation(transaction: Transaction) -> None:
+        if transaction.rows(STORED_BYTES, (found.user,))[0][0] + found.size > most:
+            raise Refused(
+                403, f"all files of a user have at most {most:,} bytes here (limits.files_bytes); delete some"
+            )
+        keep(transaction)
+
+    return operation
 
 
 async def _listing(request: web.Request) -> web.Response:
@@ -160,10 +169,16 @@ async def _content(request: web.Request) -> web.StreamResponse:
     if batch is None:
         raise NoSuch(f"no such file: {found.id}")
     good = batch.facts.get("output_file_id") == found.id
+    return await streamed(request, told_lines(journal, batch, good=good, bad=not good), headers)
+
+
+async def streamed(request: web.Request, pieces: Iterator[bytes], headers: Mapping[str, str]) -> web.StreamResponse:
+    """Something large as an answer, in pieces, between which others have their turn."""
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
-    for lines in told_lines(journal, batch, good=good, bad=not good):
-        await response.write(lines)
+    for piece in pieces:
+        await response.write(piece)
+        await asyncio.sleep(0)
     return response
 
 
