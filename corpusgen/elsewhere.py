@@ -87,7 +87,7 @@ class Elsewhere:
         return {shared.answer.request_key for shared in fit}
 
     async def came(self, request: Request) -> bool:
-        """Whether somebody else's answer has come meanwhile; if not, this is to be asked for here and by nobody else."""
+        """Whether somebody else's answer has come; if not, it is to be asked for here and by nobody else meanwhile."""
         if self.claims is None or await self.claims.mine(request.key):
             return False
         return bool(await self.adopt({request.key: request}))

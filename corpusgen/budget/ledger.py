@@ -673,6 +673,13 @@ def unknown_as_told(transaction: Transaction, reservation: Reservation, reason: 
     _close(transaction, reservation, state="unknown", unconfirmed=worst, error=reason, request_id=name)
 
 
+def note_overrun(
+    transaction: Transaction, reservation: Reservation, used: Amounts, reason: str, name: str | None = None
+) -> None:
+    """Close a call by what another machine reports beyond all that was promised; its teacher may still be asked."""
+    _close(transaction, reservation, state="overrun", settled=used, error=reason, request_id=name)
+
+
 def _close(
     transaction: Transaction,
     reservation: Reservation,

@@ -3,13 +3,16 @@
 Whoever borrows cannot be asked whether it lives. So a lease that is over without a report is booked whole as
 unconfirmed, as a call of unknown outcome: nobody knows that less of it was spent. A report that comes later puts it
 right, and so does ``corpusgen reconcile``.
+
+What is reported beyond what was lent is booked on the borrower's token alone, as a call of state ``overrun``: nobody
+here has seen it spent, and a report must not use up what others may spend.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import orjson
@@ -22,6 +25,7 @@ from corpusgen.budget.ledger import (
     end_leases,
     latest_us,
     note_call,
+    note_overrun,
     promise_anyway,
     refuse_stopped,
     set_caps,
@@ -38,6 +42,7 @@ ROLE: Final = "lent"
 OVERDUE: Final = "select 1 from lent join leases using (lease_id) where ended_us is null and expires_us <= ? limit 1"
 """Finds out whether there are leases to be booked, without writing."""
 _NOBODY_SAID: Final = "the lease was over and nobody had said what was used of it"
+_BEYOND: Final = "reported beyond what was lent; booked on the token alone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,8 @@ class Returned:
     settled: Amounts
     unconfirmed: Amounts
     freed: Amounts
+    overrun: Amounts
+    """What of it was beyond what was lent, and is booked on the token alone."""
     call_ids: tuple[int, ...]
 
 
@@ -129,7 +136,8 @@ def _cap_run(transaction: Transaction, wish: Wish) -> None:
         or transaction.rows("select 1 from caps where scope = ? limit 1", (scope,))
     ):
         return
-    caps = [Cap(scope=scope, unit=unit, cap=cap, origin=f"lease by {wish.by}") for unit, cap in wish.run_caps.items()]
+    origin = f"lease by {wish.by} with {wish.token_id}"
+    caps = [Cap(scope=scope, unit=unit, cap=cap, origin=origin) for unit, cap in wish.run_caps.items()]
     set_caps(transaction, caps)
 
 
@@ -184,19 +192,21 @@ def renew(transaction: Transaction, lease_id: int, seconds: float) -> int:
 def give_back(transaction: Transaction, lease_id: int, reports: Sequence[Reported], owner_id: int) -> Returned:
     """Book what was used of a lease and free the rest; a second time it gives back what was booked the first time.
 
-    What was used is booked in full even where it is more than was lent: it was spent.
+    What was used is booked in full: as far as it was lent in the lease's scopes, and the rest on the token alone.
     """
-    text, reported_us, call_id = transaction.rows(
-        "select facts, reported_us, call_id from lent where lease_id = ?", (lease_id,)
+    text, token_id, reported_us, call_id = transaction.rows(
+        "select facts, token_id, reported_us, call_id from lent where lease_id = ?", (lease_id,)
     )[0]
     facts = orjson.loads(text)
     if reported_us is not None:
         return _read_returned(facts["returned"])
-    run = facts["run"] or f"lease-{lease_id}"
+    books = _Books(
+        teacher=facts["teacher"], run=facts["run"] or f"lease-{lease_id}", token_id=token_id, owner_id=owner_id
+    )
     if call_id is None:
-        returned = _book_open(transaction, lease_id, facts["teacher"], run, reports, owner_id)
+        returned = _book_open(transaction, lease_id, books, reports)
     else:
-        returned = _book_late(transaction, call_id, facts["teacher"], run, reports, owner_id)
+        returned = _book_late(transaction, call_id, books, reports)
     transaction.execute(
         "update lent set reported_us = ?, facts = ? where lease_id = ?",
         (transaction.now_us, orjson.dumps({**facts, "returned": _returned_json(returned)}).decode(), lease_id),
@@ -204,26 +214,68 @@ def give_back(transaction: Transaction, lease_id: int, reports: Sequence[Reporte
     return returned
 
 
-def _book_open(
-    transaction: Transaction, lease_id: int, teacher: str, run: str, reports: Sequence[Reported], owner_id: int
-) -> Returned:
-    scopes = tuple(transaction.rows("select scopes from leases where lease_id = ?", (lease_id,))[0][0].split("\n"))
-    call_ids = [_book_one(transaction, scopes, one, teacher, run, owner_id) for one in reports]
+@dataclass(frozen=True, kw_only=True)
+class _Books:
+    """What all calls of a lease are booked with."""
+
+    teacher: str
+    run: str
+    token_id: str
+    owner_id: int
+
+    def own(self, scopes: Iterable[str]) -> tuple[str, ...]:
+        """Those of some scopes that are the token's, its days and months among them."""
+        whole = f"token:{self.token_id}"
+        return tuple(scope for scope in scopes if scope == whole or scope.startswith(f"{whole}@"))
+
+
+def _book_open(transaction: Transaction, lease_id: int, books: _Books, reports: Sequence[Reported]) -> Returned:
+    columns = f"select scopes, {', '.join(UNITS)} from leases where lease_id = ?"  # noqa: S608 - own names
+    text, *held = transaction.rows(columns, (lease_id,))[0]
+    lent = Amounts(**dict(zip(UNITS, held, strict=True)))
+    returned = _book_all(transaction, tuple(text.split("\n")), lent, books, reports)
     # The promises of the calls were added to that of the lease; now the lease's own goes, all of it.
-    held = end_leases(transaction, [lease_id])
-    return _returned(reports, held, call_ids)
+    end_leases(transaction, [lease_id])
+    return returned
 
 
-def _book_one(
-    transaction: Transaction, scopes: tuple[str, ...], one: Reported, teacher: str, run: str, owner_id: int
-) -> int:
+def _book_all(
+    transaction: Transaction, scopes: tuple[str, ...], lent: Amounts, books: _Books, reports: Sequence[Reported]
+) -> Returned:
+    """Book each call as far as what was lent reaches, and what is beyond that on the token."""
+    left, over, call_ids = lent, NOTHING, []
+    for one in reports:
+        covered = _least(one.used, left)
+        left, beyond = _minus(left, covered), _minus(one.used, covered)
+        call_ids.append(_book_one(transaction, scopes, replace(one, used=covered), books))
+        if any(beyond.each):
+            over = over.plus(beyond)
+            _book_beyond(transaction, books.own(scopes), replace(one, used=beyond), books)
+    return _returned(reports, left, over, call_ids)
+
+
+def _least(one: Amounts, other: Amounts) -> Amounts:
+    return Amounts(**{unit: min(one.of(unit), other.of(unit)) for unit in UNITS})
+
+
+def _minus(one: Amounts, other: Amounts) -> Amounts:
+    return Amounts(**{unit: one.of(unit) - other.of(unit) for unit in UNITS})
+
+
+def _book_one(transaction: Transaction, scopes: tuple[str, ...], one: Reported, books: _Books) -> int:
     promise_anyway(transaction, scopes, one.used)
-    reservation = note_call(transaction, _intent(one, teacher, run), scopes, owner_id)
+    reservation = note_call(transaction, _intent(one, books.teacher, books.run), scopes, books.owner_id)
     if one.state == "settled":
         settle_as_told(transaction, reservation, one.used, request_id=one.provider_request_id)
     else:
         unknown_as_told(transaction, reservation, "reported as unknown by who made it", one.provider_request_id)
     return reservation.call_id
+
+
+def _book_beyond(transaction: Transaction, scopes: tuple[str, ...], one: Reported, books: _Books) -> None:
+    note = _intent(replace(one, used=NOTHING), books.teacher, books.run)
+    reservation = note_call(transaction, note, scopes, books.owner_id)
+    note_overrun(transaction, reservation, one.used, _BEYOND, one.provider_request_id)
 
 
 def _intent(one: Reported, teacher: str, run: str) -> Intent:
@@ -239,12 +291,10 @@ def _intent(one: Reported, teacher: str, run: str) -> Intent:
     )
 
 
-def _returned(reports: Sequence[Reported], held: Amounts, call_ids: Iterable[int]) -> Returned:
+def _returned(reports: Sequence[Reported], left: Amounts, over: Amounts, call_ids: Iterable[int]) -> Returned:
     settled = _sum(one.used for one in reports if one.state == "settled")
     unconfirmed = _sum(one.used for one in reports if one.state == "unknown")
-    used = settled.plus(unconfirmed)
-    freed = Amounts(**{unit: max(0, held.of(unit) - used.of(unit)) for unit in UNITS})
-    return Returned(settled=settled, unconfirmed=unconfirmed, freed=freed, call_ids=tuple(call_ids))
+    return Returned(settled=settled, unconfirmed=unconfirmed, freed=left, overrun=over, call_ids=tuple(call_ids))
 
 
 def _sum(amounts: Iterable[Amounts]) -> Amounts:
@@ -254,9 +304,7 @@ def _sum(amounts: Iterable[Amounts]) -> Amounts:
     return total
 
 
-def _book_late(
-    transaction: Transaction, call_id: int, teacher: str, run: str, reports: Sequence[Reported], owner_id: int
-) -> Returned:
+def _book_late(transaction: Transaction, call_id: int, books: _Books, reports: Sequence[Reported]) -> Returned:
     """What is reported of a lease that is booked as unconfirmed already takes the place of that."""
     rows = transaction.rows(
         "select scopes, reserved_microusd, reserved_tokens, reserved_requests, reserved_compute_us from calls"
@@ -265,9 +313,9 @@ def _book_late(
     )
     scopes, *held = rows[0]
     if not set_right(transaction, call_id, "released", NOTHING):  # somebody has reconciled it since: that word stands
-        return Returned(settled=NOTHING, unconfirmed=NOTHING, freed=NOTHING, call_ids=())
-    call_ids = [_book_one(transaction, tuple(scopes.split("\n")), one, teacher, run, owner_id) for one in reports]
-    return _returned(reports, Amounts(**dict(zip(UNITS, held, strict=True))), call_ids)
+        return Returned(settled=NOTHING, unconfirmed=NOTHING, freed=NOTHING, overrun=NOTHING, call_ids=())
+    lent = Amounts(**dict(zip(UNITS, held, strict=True)))
+    return _book_all(transaction, tuple(scopes.split("\n")), lent, books, reports)
 
 
 def book_overdue(transaction: Transaction, owner_id: int) -> list[int]:
@@ -303,11 +351,14 @@ def _json(amounts: Amounts) -> dict[str, int]:
     return dict(zip(UNITS, amounts.each, strict=True))
 
 
+_FIGURES: Final = ("settled", "unconfirmed", "freed", "overrun")
+
+
 def _returned_json(returned: Returned) -> dict[str, Json]:
-    parts = {name: _json(getattr(returned, name)) for name in ("settled", "unconfirmed", "freed")}
+    parts = {name: _json(getattr(returned, name)) for name in _FIGURES}
     return {**parts, "call_ids": returned.call_ids}
 
 
 def _read_returned(fields: Mapping[str, Json]) -> Returned:
-    parts = {name: Amounts(**fields[name]) for name in ("settled", "unconfirmed", "freed")}
+    parts = {name: Amounts(**fields.get(name, {})) for name in _FIGURES}
     return Returned(**parts, call_ids=tuple(fields["call_ids"]))

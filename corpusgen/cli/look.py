@@ -151,7 +151,7 @@ def query(
     if kind == "parquet" and out is None:
         raise click.UsageError("--format parquet needs --out FILE")
     with existing(corpus_folder, reading=True) as corpus:
-        from corpusgen.stages.looking import ask_sql
+        from corpusgen.stages.sql import ask_sql
         from corpusgen.store.query import QueryLimits
 
         result = ask_sql(corpus, sql, QueryLimits(seconds=seconds, memory_mb=memory_mb))

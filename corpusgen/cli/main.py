@@ -71,7 +71,8 @@ def corpusgen() -> None:
     """Ask teachers under a budget, keep every answer with its licence, distil a student from them.
 
     Exit codes: 0 done, 1 other error, 2 wrong usage (spec, prompt, seeds, options), 3 budget exhausted,
-    4 refused by the terms, 5 some prompts have no answer, 6 the corpus on disk, 130 interrupted.
+    4 refused by the terms, 5 some prompts have no answer, 6 the corpus on disk, 7 a service does not answer,
+    130 interrupted.
     """
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from corpusgen.corpus import Corpus
     from corpusgen.fields import Unit
     from corpusgen.records import Json
+    from corpusgen.stages.at_service_wire import Address
     from corpusgen.stages.opening import Run
     from corpusgen.stages.planning import Plan, SplitPlan, TeacherPlan
     from corpusgen.stages.task import Task
@@ -41,17 +42,18 @@ if TYPE_CHECKING:
 @spec_argument
 @corpus_option
 @budget_option
+@service_option
 @json_option
-def plan(spec: Path, corpus_folder: Path, budget: str | None, as_json: bool) -> None:
+def plan(spec: Path, corpus_folder: Path, budget: str | None, service: str | None, as_json: bool) -> None:
     """Say what a run would ask, cost and take, and whether the terms allow it. Sends nothing."""
     from corpusgen.stages.deciding import refusal
     from corpusgen.stages.planning import plan as make_plan
     from corpusgen.stages.task import load_task
 
-    caps = parse_budget(budget)
+    caps, lender = parse_budget(budget), service_at(service)
     task = load_task(spec)
     with existing_or_empty(corpus_folder) as corpus:
-        made = asyncio.run(make_plan(task, corpus, caps=caps))
+        made = asyncio.run(make_plan(task, corpus, caps=caps, service=lender))
     if not as_json:
         click.echo(_told(made))
     if made.decision.outcome != "allow":
@@ -208,7 +210,7 @@ def run(
         emit(ended) if as_json else click.echo(f"{ended['batches']} batches ended; what they answered is kept")
         return
     with opened(corpus_folder) as corpus:
-        made = _planned(task, corpus, caps) if plan_first else None
+        made = _planned(task, corpus, caps, lender) if plan_first else None
         found = work(
             board,
             lambda: run_task(task, corpus, caps=caps, watch=board.watch, opened=opened_runs, service=lender),
@@ -229,10 +231,10 @@ def run(
             click.echo(line)
 
 
-def _planned(task: Task, corpus: Corpus, caps: Mapping[Unit, int]) -> Plan:
+def _planned(task: Task, corpus: Corpus, caps: Mapping[Unit, int], service: Address | None) -> Plan:
     from corpusgen.stages.planning import plan as make_plan
 
-    return asyncio.run(make_plan(task, corpus, caps=caps))
+    return asyncio.run(make_plan(task, corpus, caps=caps, service=service))
 
 
 def _came_to(made: Plan, corpus: Corpus, run_id: str) -> dict[str, Json]:

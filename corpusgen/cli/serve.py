@@ -47,11 +47,12 @@ class Place:
     key: Path | None
     behind_proxy: bool
     most: int
+    most_of_one: int
 
     @property
     def here_only(self) -> bool:
         """Whether only this machine can reach it."""
-        return self.on_loopback and not self.behind_proxy
+        return self.on_loopback and not self.behind_proxy and not self.names
 
     @property
     def on_loopback(self) -> bool:
@@ -72,6 +73,14 @@ class Place:
 @click.option("--tls-key", "key", type=_FILE, help="Its key, PEM, without a password.")
 @click.option("--behind-proxy", is_flag=True, help="A proxy of yours stands before it and does TLS.")
 @click.option("--max-connections", "most", type=click.IntRange(1), default=4096, show_default=True)
+@click.option(
+    "--max-connections-per-address",
+    "most_of_one",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Of one other machine.",
+)
 @click.option("--runs", "at_once", type=click.IntRange(1, 64), default=1, show_default=True, help="Runs at once.")
 @click.option(
     "--tasks",
@@ -96,6 +105,7 @@ def serve(
     key: Path | None,
     behind_proxy: bool,
     most: int,
+    most_of_one: int,
     making: bool,
     teachers: tuple[str, ...],
     mock: str | None,
@@ -105,17 +115,27 @@ def serve(
     """Answer clients of OpenAI and Anthropic over a corpus: every call is budgeted, recorded and cached.
 
     It listens on this machine alone, and then needs no tokens until the first is made (corpusgen tokens create). Any
-    other --host needs a token, and TLS or a proxy of yours. Ctrl-C and SIGTERM let nothing new begin, wait --grace
-    seconds for what is under way, and keep it; a second one does not wait.
+    --host-name needs a token, and any other --host a token, and TLS or a proxy of yours. Ctrl-C and SIGTERM let
+    nothing new begin, wait --grace seconds for what is under way, and keep it; a second one does not wait.
     """
     if making:
         _write_config(config or corpus_folder / "service.yaml", teachers, mock, parse_budget(budget))
         return
     if teachers or mock is not None or budget is not None:
         raise UsageError("--teacher, --mock and --budget say what --init writes; what there is is in service.yaml")
-    place = Place(host=host, port=port, names=names, cert=cert, key=key, behind_proxy=behind_proxy, most=most)
+    place = Place(
+        host=host,
+        port=port,
+        names=names,
+        cert=cert,
+        key=key,
+        behind_proxy=behind_proxy,
+        most=most,
+        most_of_one=most_of_one,
+    )
     _check(place)
     _allow_files(place.most)
+    _keep_private(corpus_folder)
     with opened(corpus_folder) as corpus:
         _check_tokens(place, corpus)
         by = asyncio.run(_serve(corpus, config, place, **settings))
@@ -127,7 +147,7 @@ def _write_config(path: Path, teachers: Sequence[str], mock: str | None, caps: M
     from corpusgen.serve.config import begun, load_config
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(begun(teachers, mock, caps))
     except FileExistsError as error:
@@ -156,6 +176,25 @@ def _check(place: Place) -> None:
             raise UsageError(f"--host-name: {name!r} is not the name of a host, such as llm.example.org")
 
 
+PRIVATE = 0o700
+"""Of the folder with what was asked and answered, and whose it was."""
+
+
+def _keep_private(folder: Path) -> None:
+    """A corpus that is made here is its owner's alone; of one that is there it is said if it is not."""
+    try:
+        folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        shared = folder.stat().st_mode & 0o077
+    except OSError:  # which whoever opens it tells better
+        return
+    if shared:
+        click.echo(
+            f"note: others on this machine may look into {str(folder)!r}, with all that is asked and answered; chmod"
+            " 700 makes it yours alone",
+            err=True,
+        )
+
+
 FILES_BESIDE = 256
 
 
@@ -182,8 +221,8 @@ def _check_tokens(place: Place, corpus: Corpus) -> None:
     now = corpus.clock()
     if not place.here_only and not any(token.state(now) == "valid" for token in listed(corpus)):
         raise UsageError(
-            "others than this machine can reach it, and there is no token that is worth something; make one first:"
-            " corpusgen tokens create NAME --user NAME --scope ask,read"
+            "others than this machine may reach it (--host, --host-name, --behind-proxy), and there is no token that is"
+            " worth something; make one first: corpusgen tokens create NAME --user NAME --scope ask,read"
         )
 
 
@@ -211,7 +250,8 @@ async def _serve(
         parts = open_service(corpus, configured, tasks=tasks, at_once=at_once, grace_s=grace_s, spans=spans)
         async with parts as service:
             app = make_app(service, every_operation(service), _settings(place, listener, log, spans))
-            async with listening(app, listener, tls=tls, most=place.most) as server:
+            limits = {"most": place.most, "most_of_one": place.most_of_one}
+            async with listening(app, listener, tls=tls, **limits) as server:
                 _say_where(place, listener, as_json=as_json)
                 by = await signals.first
                 log.say("stopping", signal=signal.Signals(by).name, grace_s=grace_s)

@@ -32,8 +32,9 @@ def tokens() -> None:
     "--scope",
     "scopes",
     required=True,
-    metavar="ask,read,legal,admin",
-    help="ask: have teachers asked; read: see records and money; legal: rights; admin: all, budgets and tokens.",
+    metavar="ask,lend,read,legal,admin",
+    help="ask: have teachers asked; lend: another machine of yours that asks teachers itself, believed in what it"
+    " reports; read: see records and money; legal: rights; admin: all, budgets and tokens.",
 )
 @click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it holds.")
 @click.option("--task", metavar="NAME", help="What it asks is recorded under this task, whatever a client says.")

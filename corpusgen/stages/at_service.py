@@ -22,7 +22,7 @@ from corpusgen.budget.ledger import Ledger
 from corpusgen.corpus import Corpus
 from corpusgen.elsewhere import Claims, Source
 from corpusgen.errors import CorpusgenError, ServiceUnavailable, UsageError
-from corpusgen.journal import owner_alive
+from corpusgen.journal import Transaction, owner_alive
 from corpusgen.stages.at_service_answers import ServiceAnswers, ServiceClaims, offer
 from corpusgen.stages.at_service_money import AGE_S, BorrowingLedger, ServiceLender, Share
 from corpusgen.stages.at_service_wire import Address, Gone, Later, Wire, pause
@@ -37,6 +37,16 @@ END_S: Final = 15.0
 _log = logging.getLogger("corpusgen.service")
 
 
+@asynccontextmanager
+async def answers_at(address: Address) -> AsyncIterator[Source]:
+    """The answers of a service, to be looked up and no more."""
+    wire = Wire(address=address)
+    try:
+        yield ServiceAnswers(wire=wire)
+    finally:
+        await wire.aclose()
+
+
 @dataclass(frozen=True, kw_only=True)
 class AtService:
     """What an open run uses of a service."""
@@ -44,6 +54,13 @@ class AtService:
     ledger: Ledger
     answers: Source
     claims: Claims
+
+
+def check_live(task: Task) -> None:
+    """Raise SpecError for a task that is to be asked in batches: they are handed over whole, and outlive any lease."""
+    if task.spec.asking.lane == "batch":
+        message = "batches are not paid out of what a service lends; write live, or run without --service"
+        raise task.located.error(message, "asking", "lane")
 
 
 def label_of(task: Task) -> str:
@@ -61,7 +78,7 @@ async def at_service(address: Address, corpus: Corpus, label: str) -> AsyncItera
     wire, waking = Wire(address=address), asyncio.Event()
     lender = ServiceLender(wire=wire, journal=corpus.journal, ledger=Ledger(corpus.journal), label=label, waking=waking)
     borrower = Borrower(lender=lender, calls=address.calls, seconds=address.lease_s)
-    claims = ServiceClaims(wire=wire, corpus=corpus, holder=os.urandom(8).hex())
+    claims = ServiceClaims(wire=wire, corpus=corpus, holder=await _holder(corpus))
     books = _Books(corpus=corpus, lender=lender, claims=claims)
     try:
         await wire.ask("GET", "/api/v1/leases")
@@ -77,9 +94,25 @@ async def at_service(address: Address, corpus: Corpus, label: str) -> AsyncItera
             await borrower.aclose()
             await lender.settled()
             await books.close()
+            if not keeping.cancelled():
+                keeping.result()  # what ended it early
     finally:
         await claims.aclose()
         await wire.aclose()
+
+
+async def _holder(corpus: Corpus) -> str:
+    """What tells this corpus from others that come with the same token; its next start goes on with its claims."""
+    made = os.urandom(16).hex()
+
+    def operation(transaction: Transaction) -> str:
+        transaction.execute("insert into meta values(?, ?) on conflict do nothing", (_HOLDER, made))
+        return str(transaction.rows("select value from meta where name = ?", (_HOLDER,))[0][0])
+
+    return await corpus.journal.run(operation)
+
+
+_HOLDER: Final = "name at services"
 
 
 @dataclass(kw_only=True)
@@ -123,7 +156,7 @@ class _Books:
         now_s, lasting_s = time.monotonic(), self.lender.wire.address.lease_s
         share.ended = share.ended or now_s - share.borrowed_s >= AGE_S
         if not share.over(now_s) or self.lender.in_use(share):
-            if share.until_s - now_s < lasting_s / 2:
+            if share.until_s - now_s < lasting_s / 2 and not share.lapsed:
                 await self.lender.prolong(share, lasting_s)
             return
         await self._account(share)
@@ -143,7 +176,7 @@ class _Books:
     async def make_good(self) -> None:
         """Account for what processes have borrowed for this corpus that did not live to do it."""
         for borrowed_id, lease_id, reported_us, *owner in self.corpus.journal.query(_OWED, (self.lender.wire.url,)):
-            if owner_alive(*owner):
+            if (owner[0] is not None and owner_alive(*owner)) or self.lender.is_open(borrowed_id):
                 continue
             if reported_us is not None or await self.lender.account(borrowed_id, lease_id):
                 self._unoffered.add(borrowed_id)
@@ -171,6 +204,9 @@ class _Books:
             )
         with suppress(CorpusgenError):
             await self._offer_left()
+        # Whoever opens this corpus next sees to what is left, be it this process.
+        mine = (NOBODY, self.corpus.journal.owner_id)
+        await self.corpus.journal.run(lambda transaction: transaction.execute(_DISOWN, mine).close())
 
     async def _closed(self, share: Share) -> CorpusgenError | None:
         try:
@@ -180,7 +216,10 @@ class _Books:
         return None
 
 
+NOBODY: Final = 0
+_DISOWN: Final = "update borrowed set owner_id = ? where owner_id = ? and (reported_us is null or offered_us is null)"
 _OWED: Final = (
-    "select borrowed_id, lease_id, reported_us, pid, boot_id, start_ticks from borrowed join owners using (owner_id)"
-    " where service = ? and (reported_us is null or offered_us is null) order by borrowed_id"
+    "select borrowed_id, lease_id, reported_us, pid, boot_id, start_ticks from borrowed"
+    " left join owners using (owner_id) where service = ?"
+    " and (reported_us is null or offered_us is null) order by borrowed_id"
 )

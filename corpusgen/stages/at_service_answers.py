@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import apsw
 import orjson
@@ -41,10 +41,13 @@ RESTS_S: Final = 1.0
 _log = logging.getLogger("corpusgen.service")
 
 
+_Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class _Told(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    request_key: str
+    request_key: _Key
     card: Card
     input_tokens: Annotated[int, Field(ge=0)]
     cached_input_tokens: Annotated[int, Field(ge=0)]
@@ -63,15 +66,15 @@ class _Found(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     answers: list[_Told]
-    left_off: list[str]
+    left_off: list[_Key]
 
 
 class _Claimed(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    claimed: list[str]
-    busy: list[str]
-    answered: list[str]
+    claimed: list[_Key]
+    busy: list[_Key]
+    answered: list[_Key]
 
 
 @dataclass(kw_only=True)
@@ -113,7 +116,7 @@ class ServiceAnswers:
 def _shared(told: _Told) -> Shared | None:
     try:
         key, body = bytes.fromhex(told.request_key), base64.b64decode(told.body, validate=True)
-    except (ValueError, binascii.Error):
+    except binascii.Error:
         return None
     usage = Usage(
         input_tokens=told.input_tokens,

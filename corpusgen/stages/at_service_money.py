@@ -56,6 +56,8 @@ class Share:
     """Calls that are being promised out of it."""
     ended: bool = False
     """Nothing more is drawn from it."""
+    lapsed: bool = False
+    """The service holds it for over: it has booked all of it as unconfirmed, until it is accounted for."""
 
     def over(self, now_s: float) -> bool:
         """Whether nothing may be drawn from it any more."""
@@ -160,8 +162,8 @@ class ServiceLender:
         began_s = time.monotonic()
         try:
             heard = await self.wire.post(f"/api/v1/leases/{share.lease_id}/renew", {"seconds": seconds})
-        except (Gone, Later):
-            share.ended = True
+        except Gone:
+            share.ended = share.lapsed = True
             return False
         told = self._told(heard)
         share.until_s = began_s + min(seconds, _lasting_s(told.expires, heard.date, seconds))
@@ -185,7 +187,11 @@ class ServiceLender:
 
     def in_use(self, share: Share) -> bool:
         """Whether a call that was drawn from it may still be sent or answered."""
-        return share.drawing > 0 or bool(self.journal.query(_OPEN, (share.borrowed_id,)))
+        return share.drawing > 0 or self.is_open(share.borrowed_id)
+
+    def is_open(self, borrowed_id: int) -> bool:
+        """Whether a call that was drawn from a lease is still promised."""
+        return bool(self.journal.query(_OPEN, (borrowed_id,)))
 
     async def account(self, borrowed_id: int, lease_id: int) -> bool:
         """Report what became of the calls of a lease, all of which are closed; False where the service has none such.
@@ -218,7 +224,7 @@ _OPEN: Final = (
     "select 1 from borrowed_calls join calls using (call_id) where borrowed_id = ? and state = 'promised' limit 1"
 )
 _CALLS: Final = (
-    "select request_key, state, price_version, provider_request_id,"
+    "select request_key, state, price_version, provider_request_id,"  # noqa: S608 - own names
     f" {', '.join(f'coalesce({unit}, 0), reserved_{unit}' for unit in UNITS)}"
     " from borrowed_calls join calls using (call_id) where borrowed_id = ? order by call_id"
 )

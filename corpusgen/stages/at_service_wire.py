@@ -24,7 +24,14 @@ import orjson
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_exponential_jitter
 
-from corpusgen.errors import BudgetExhausted, CorpusgenError, ServiceUnavailable, UsageError
+from corpusgen.errors import (
+    BudgetExhausted,
+    CorpusgenError,
+    ServiceUnavailable,
+    UnknownTeacher,
+    UsageError,
+    UsageOverrun,
+)
 from corpusgen.records import Json
 from corpusgen.teachers.transport import Secret
 
@@ -194,12 +201,16 @@ class Wire:
         return self._session
 
     def _refuse(self, status: int, heard: Heard) -> NoReturn:
-        said = self._masked(_message(heard) or f"HTTP {status}")
+        said = self._masked(_said(heard, "message") or f"HTTP {status}")
+        if _said(heard, "type") == UsageOverrun.__name__:
+            raise UsageOverrun(f"{self.url}: {said}")
+        if _said(heard, "type") == UnknownTeacher.__name__:
+            raise UnknownTeacher(f"{self.url}: {said}; its service.yaml names whom it pays for")
         if status == 402:
             raise BudgetExhausted(f"{self.url}: {said}")
         if status in (401, 403):
             what = "does not take this token" if self.address.token else "needs a token"
-            raise UsageError(f"{self.url} {what} ({said}); set {TOKEN} to one of its own with the scope ask")
+            raise UsageError(f"{self.url} {what} ({said}); set {TOKEN} to one of its own with the scope lend")
         if status in (404, 409):
             raise Gone(f"{self.url}: {said}")
         if status == 429:
@@ -242,9 +253,9 @@ def _date(text: str | None) -> datetime | None:
         return None
 
 
-def _message(heard: Heard) -> str:
+def _said(heard: Heard, name: str) -> str:
     error = heard.fields.get("error") if isinstance(heard.fields, dict) else None
-    found = error.get("message") if isinstance(error, dict) else None
+    found = error.get(name) if isinstance(error, dict) else None
     return found[:_LONGEST_MESSAGE] if isinstance(found, str) else ""
 
 
