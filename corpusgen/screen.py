@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -23,6 +25,9 @@ _TOKENS: Final[dict[str, Any]] = dict.fromkeys(
 )
 _LONGEST_PASSWORD: Final = 512
 _SHORT: Final = 4096
+_AT_ONCE: Final = 32_768
+"""Characters that never take long, whatever they are."""
+_ASIDE: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="screen")
 
 _SEALED: Final[Mapping[str, str]] = {
     "thinking": "signature",
@@ -44,10 +49,36 @@ def withheld(request: Request, blocked: Collection[str] = ()) -> Withheld | None
         found = _stopped(message, kinds)
         if found is not None:
             return Withheld(f"the {message.role} message {found.reason} ({found.detail}); take it out of the row")
-    for name, value in (("tools", request.tools), ("schema", request.schema)):
-        if value is not None and (found := _remembered_json(orjson.dumps(value))) is not None:
+    for name, value in beside_turns(request):
+        if (found := _remembered_json(orjson.dumps({name: value}), kinds)) is not None:
             return Withheld(f"what is said of {name} {found.reason} ({found.detail}); take it out")
     return None
+
+
+async def withheld_aside(request: Request, blocked: Collection[str] = ()) -> Withheld | None:
+    """As ``withheld``; a long request is looked through in a thread, so that others are served meanwhile."""
+    if _length(request) <= _AT_ONCE:
+        return withheld(request, blocked)
+    return await asyncio.get_running_loop().run_in_executor(_ASIDE, withheld, request, tuple(blocked))
+
+
+def _length(request: Request) -> int:
+    length = 0
+    for message in request.messages:
+        length += len(message.content if message.given is None else message.given)
+    for _, value in beside_turns(request):
+        length += len(value if isinstance(value, str) else orjson.dumps(value))
+    return length
+
+
+def beside_turns(request: Request) -> Iterator[tuple[str, Json]]:
+    """What is sent beside the turns and may hold text, each with its name: tools, schema, parameters."""
+    for name, value in request.parameters.items():
+        if value is not None and not isinstance(value, int | float):
+            yield name, value
+    for name, value in (("tools", request.tools), ("schema", request.schema)):
+        if value is not None:
+            yield name, value
 
 
 def _stopped(message: Message, blocked: tuple[str, ...]) -> Finding | None:
@@ -92,7 +123,25 @@ def _legible(value: Json) -> Json:
     if not isinstance(value, dict):
         return value
     sealed = _SEALED.get(str(value.get("type")))
-    return {name: _legible(item) for name, item in value.items() if name != sealed}
+    return {name: _legible(_opened(name, item)) for name, item in value.items() if name != sealed}
+
+
+def _opened(name: str, value: Json) -> Json:
+    """Arguments of a call as they are written, and the texts of the JSON they are, in which no escape hides any."""
+    if name == "arguments" and isinstance(value, str) and "\\" in value:
+        with suppress(orjson.JSONDecodeError):
+            return [value, *_texts_in(orjson.loads(value))]
+    return value
+
+
+def texts_within(value: Json) -> list[str]:
+    """Every text and number in some JSON, but what only its writer can read."""
+    return [*_texts_in(_legible(value))]
+
+
+def is_sealed(part: Mapping[str, Json]) -> bool:
+    """Whether a part of a turn was signed or encrypted by its writer, who takes it back unchanged only."""
+    return str(part.get("type")) in _SEALED
 
 
 def _texts_in(value: Json) -> Iterator[str]:
@@ -127,16 +176,16 @@ def _named_in(value: Json) -> Iterator[str]:
                 waiting += items
 
 
-def _in_json(written: bytes) -> Finding | None:
+def _in_json(written: bytes, blocked: tuple[str, ...]) -> Finding | None:
     value = orjson.loads(written)
-    return _in_any([*_texts_in(value)]) or _in_any([*_named_in(value)])
+    return _in_any([*_texts_in(value)], blocked) or _in_any([*_named_in(value)])
 
 
 _remembered = lru_cache(maxsize=64)(secret_in)
 """For texts that stand before every question."""
 _remembered_turn = lru_cache(maxsize=1024)(_in_turn)
 """For turns of an agent, which come again with each of its questions."""
-_remembered_json = lru_cache(maxsize=64)(_in_json)
+_remembered_json = lru_cache(maxsize=256)(_in_json)
 
 
 def tagged(record: Record, *, mask: bool) -> Record:

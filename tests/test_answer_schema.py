@@ -134,7 +134,7 @@ UNSOUND: dict[str, tuple[dict[str, Any], str, str]] = {
     "type": ({"answer_schema": {"properties": {"a": {"type": "strin"}}}}, "strin", "is no JSON schema"),
     "elsewhere": ({"answer_schema": {"$ref": "http://example.com/x"}}, "example.com", "only its own parts"),
     "circle": ({"answer_schema": {"$ref": "#"}}, "answer_schema", "cannot be used"),
-    "pattern": ({"answer_schema": {"type": "string", "pattern": "\\p{L}"}}, "pattern", "is not a 'regex'"),
+    "pattern": ({"answer_schema": {"type": "string", "pattern": "(?=a)b"}}, "pattern", "no regular expression of RE2"),
     "no file": ({"answer_schema_file": "gone.json"}, "gone.json", "cannot be read"),
     "not json": ({"answer_schema_file": "task.yaml"}, "answer_schema_file", "is not JSON"),
     "both": ({"answer_schema": SCHEMA, "answer_schema_file": "x"}, "answer_schema_file", "remove one"),

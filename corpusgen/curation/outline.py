@@ -24,24 +24,25 @@ def coarse(text: str) -> bytes:
     return text.encode("latin-1", "replace")
 
 
-def runs_of(classes: bytes) -> list[Span]:
+def runs_of(classes: bytes, least: bytes = LEAST_RUN) -> list[Span]:
     """Runs of sixteen key characters and more; prose has one in thousands of words."""
     found: list[Span] = []
-    at = classes.find(LEAST_RUN)
+    at = classes.find(least)
     while at >= 0:
         match = RUN.match(classes, at)
         end = match.end() if match else at
         found.append((at, end))
-        at = classes.find(LEAST_RUN, end)
+        at = classes.find(least, end)
     return found
 
 
-def signs_of(text: str, classes: bytes) -> Iterator[int]:
-    """Where ``=``, ``:`` and the wide colon of Chinese stand."""
-    at = classes.find(b"=")
+def signs_of(text: str, classes: bytes, sign: bytes = b"=") -> Iterator[int]:
+    """Where ``=``, ``:`` and the wide colon of Chinese stand; ``sign`` is what became of the first two, at its end."""
+    size = len(sign)
+    at = classes.find(sign)
     while at >= 0:
-        yield at
-        at = classes.find(b"=", at + 1)
+        yield at + size - 1
+        at = classes.find(sign, at + size)
     if not text.isascii() and "：" in text:
         yield from (match.start() for match in WIDE_COLON.finditer(text))
 

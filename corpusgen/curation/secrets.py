@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from binascii import Error as NotBase64
 from binascii import a2b_base64
-from collections import Counter
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from math import log2
 
 from corpusgen.curation.found import Found
-from corpusgen.curation.outline import CLASSES, Span, runs_of, signs_of
+from corpusgen.curation.outline import CLASSES, KEY_LETTERS, Span, coarse, runs_of, signs_of
 
 TOKENS: tuple[tuple[str, str, str], ...] = (
     ("aws_access_key", r"(?:AKIA|ASIA|ABIA|ACCA)", r"[A-Z0-9]{16}(?![A-Za-z0-9])"),
@@ -58,8 +59,11 @@ TOKENS: tuple[tuple[str, str, str], ...] = (
 )
 SK_PLAIN = re.compile(r"sk-(?:(?:proj|svcacct|admin|None|or)-|[A-Za-z0-9]{20})")
 """Not the name of a class or a package, such as ``sk-circle-fade``."""
+TWO_DIGITS = re.compile(r"[0-9][^0-9]*+[0-9]")
 PREFIX = re.compile("(?<![A-Za-z0-9])(?:" + "|".join(prefix for _, prefix, _ in TOKENS) + ")")
-TOKEN = re.compile("|".join(f"(?P<t{i}>{prefix}{rest})" for i, (_, prefix, rest) in enumerate(TOKENS)))
+BEHIND = re.compile(r"\(\?<=[^)]{1,32}+\)")
+LONGEST_PREFIX = 24
+IN_ONE_CALL = 65_536
 BEFORE_RUN = 6
 """A prefix may end in a dot, which a run does not hold."""
 
@@ -83,6 +87,10 @@ NAMES = PASSWORD_NAMES + KEY_NAMES
 SHORT_NAMES = ("pass", "pw", "mdp", "clave", "pin")
 ENDINGS = frozenset({name[-1] for name in NAMES + SHORT_NAMES} | set("rg \t\\\"'`])"))
 """What stands before a sign that sets a secret: the end of its name, of ``str`` or ``string``, a space, a quote."""
+SET = bytes(
+    0x3D if byte in b"=:" else 0x65 if byte == 0x3F or chr(byte).lower() in ENDINGS else 0x20 for byte in range(256)
+)
+"""Signs that set a value become ``=``, and what may stand before one ``e``: of the coarse text also every ``?``."""
 TOLD_STEMS = ("assw", "ASSW", "assphrase", "asscode", "ot de passe", "ontrase", "enha ", "pi key", "PI key")
 TOLD = re.compile(
     r"(?i:pass ?(?:word|wort|phrase|code)|mot de passe|contrase[nñ]a|senha|(?P<key>api[ _-]key))"
@@ -90,6 +98,8 @@ TOLD = re.compile(
     r"|>|\((?=[\"'])|(?P<plain> ))"
     r"[\"'`“‘«]?(?P<value>[^\s\"'`”’»<]{6,256}+)"
 )
+LONGEST_TELLING = 96
+"""What is before a value, and the least of it; a little more."""
 FLAG = re.compile(
     r"--(?:[a-z]{1,12}-)?(?:pass(?:word|wd|phrase)|secret|(?P<key>token|api-?key|access-key))[ \t]{1,3}+"
     r"[\"']?(?P<value>[^\s\"'<>-][^\s\"'<>]{5,256}+)"
@@ -113,13 +123,18 @@ CURL = re.compile(r"(?:-u|--user)[ =][\"']?[^\s:\"'/]{1,64}+:(?P<value>[^\s\"']{
 WEBHOOK = re.compile(
     r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<value>[A-Z0-9]{8,14}+/[A-Za-z0-9/]{12,80}+)"
 )
-AWS_SECRET = re.compile(r"(?<![A-Za-z0-9/+=])(?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])")
+AWS_LENGTH = 40
+BASE64_LETTERS = KEY_LETTERS.replace(b"_-", b"/+")
+BASE64 = bytes(0x6B if byte in BASE64_LETTERS else 0x20 for byte in range(256))
 AWS_STEMS = ("aws", "AWS", "ecret", "ECRET", "AKIA")
-AZURE = re.compile(r"(?<![A-Za-z0-9/+=])(?P<value>[A-Za-z0-9/+]{86}==)")
+AZURE_LENGTH = 86
 AZURE_NEAR = re.compile(r"(?i:azure|account.?key|storage|cosmos)")
 NEAR = 160
 """How far from a telling word a key may end, in characters."""
+BEFORE_WORD = 16
+"""How far before it one may begin."""
 
+SHORT = 2048
 PLACEHOLDER = 80
 """How much of a value is looked at for signs of a placeholder."""
 STANDS_FOR = re.compile(
@@ -129,6 +144,12 @@ CALLS = re.compile(
     r"[A-Za-z_][\w.]{0,80}+[(\[{]|(?:self|os|process|config|settings|env|args|params|request|ctx|this)\."
 )
 DIGIT = re.compile(r"[0-9]")
+LETTER = re.compile(r"[A-Za-z]")
+SORTS = (re.compile(r"[a-z]"), re.compile(r"[A-Z]"), DIGIT, re.compile(r"[^A-Za-z0-9]"))
+SIGNS_OF_PLACEHOLDER = (
+    "xxxx", "***", "...", "placeholder", "redacted", "your", "here", "changeme", "my-", "my_",
+)  # fmt: skip
+"""Each match of ``STANDS_FOR`` in ASCII holds one of these."""
 NAMES_ONLY = re.compile(r"!?[A-Za-z_]++(?:[./-][A-Za-z_]++)*+[.!?:)\]}]*+", re.ASCII)
 ATTRIBUTE = re.compile(r"[A-Za-z_]\w{0,19}+(?:\.[A-Za-z_]\w{0,19}+){1,4}+", re.ASCII)
 KEY_CHARACTERS = re.compile(r"[A-Za-z0-9_\-./+=~:%]{12,256}+")
@@ -141,11 +162,13 @@ ORDINARY = frozenset((*ORDINARY_WORDS.split(), *PASSWORD_NAMES)) - {"secret"}
 def entropy(value: str) -> float:
     """Shannon entropy in bits a character."""
     size = len(value)
-    return -sum(count / size * log2(count / size) for count in Counter(value).values())
+    return -sum([count / size * log2(count / size) for count in map(value.count, dict.fromkeys(value))])
 
 
 def mixed(value: str) -> bool:
     """Letters and digits, as keys have and names seldom do."""
+    if value.isascii():
+        return DIGIT.search(value) is not None and LETTER.search(value) is not None
     return any(char.isdigit() for char in value) and any(char.isalpha() for char in value)
 
 
@@ -155,12 +178,24 @@ def stands_for(value: str) -> bool:
     if value[0] in "<{[(:" or "://" in value or value.startswith(("${", "$(", "%(", "{{", "$env:")):
         return True
     variable = value[0] in "$%@" and value.strip("$%@").replace("_", "").isupper()
-    return variable or STANDS_FOR.search(value) is not None or CALLS.match(value) is not None
+    return variable or _says_it_stands_for(value) or CALLS.match(value) is not None
+
+
+def _says_it_stands_for(value: str) -> bool:
+    if value.isascii():
+        folded = value.lower()
+        for sign in SIGNS_OF_PLACEHOLDER:
+            if sign in folded:
+                break
+        else:
+            return False
+    return STANDS_FOR.search(value) is not None
 
 
 def is_password(value: str, *, clear: bool) -> bool:
     """Long enough, no placeholder, and with a digit or a sign in it; or no ordinary word, if it is clearly a value."""
-    if len(value) < 6 or " " in value or len(set(value)) < 3 or stands_for(value):
+    few = len(set(value[:16])) < 3 and len(set(value)) < 3
+    if len(value) < 6 or " " in value or few or stands_for(value):
         return False
     if NAMES_ONLY.fullmatch(value):
         return clear and value.lower() not in ORDINARY and entropy(value) >= 1.5
@@ -169,8 +204,14 @@ def is_password(value: str, *, clear: bool) -> bool:
 
 def is_strong(value: str) -> bool:
     """Three of small letters, capitals, digits and signs, eight characters or more."""
-    sorts = (str.islower, str.isupper, str.isdigit, lambda char: not char.isalnum())
-    return len(value) >= 8 and sum(any(map(sort, value)) for sort in sorts) >= 3 and not stands_for(value)
+    if len(value) < 8:
+        return False
+    if value.isascii():
+        found = sum([sort.search(value) is not None for sort in SORTS])
+    else:
+        sorts = (str.islower, str.isupper, str.isdigit, lambda char: not char.isalnum())
+        found = sum(any(map(sort, value)) for sort in sorts)
+    return found >= 3 and not stands_for(value)
 
 
 def is_key(value: str) -> bool:
@@ -196,8 +237,9 @@ def _is_pypi(value: str) -> bool:
 
 
 def _is_sk(value: str) -> bool:
-    digits = sum(char.isdigit() for char in value)
-    return SK_PLAIN.match(value) is not None or (digits >= 2 and entropy(value) >= 3.0 and value != value.lower())
+    if SK_PLAIN.match(value) is not None:
+        return True
+    return value != value.lower() and TWO_DIGITS.search(value) is not None and entropy(value) >= 3.0
 
 
 CHECKS: dict[str, Callable[[str], bool]] = {"jwt": _is_jwt, "pypi_token": _is_pypi, "openai_key": _is_sk}
@@ -211,11 +253,29 @@ def _value(kind: str, match: re.Match[str]) -> Found:
     return _found(kind, *match.span("value"))
 
 
+@cache
+def _token(prefix: str) -> re.Pattern[str]:
+    """Those of the tokens that begin like this."""
+    alike = [i for i, (_, first, _) in enumerate(TOKENS) if re.match(BEHIND.sub("", first), prefix)]
+    return re.compile("|".join(f"(?P<t{i}>{TOKENS[i][1]}{TOKENS[i][2]})" for i in alike))
+
+
+def _prefixes(text: str, at: int, end: int) -> Iterator[re.Match[str]]:
+    """As ``PREFIX.finditer``, but never long in one call of ``re``, during which no other thread runs."""
+    while at < end:
+        found = PREFIX.search(text, at, min(end, at + IN_ONE_CALL + LONGEST_PREFIX))
+        if found is not None and found.start() < at + IN_ONE_CALL:
+            yield found
+            at = found.end()
+        else:
+            at += IN_ONE_CALL
+
+
 def tokens(text: str, runs: list[Span]) -> Iterator[Found]:
     """Keys known by their first letters."""
     for start, end in runs:
-        for prefix in PREFIX.finditer(text, max(0, start - BEFORE_RUN), end):
-            match = TOKEN.match(text, prefix.start())
+        for prefix in _prefixes(text, max(0, start - BEFORE_RUN), end):
+            match = _token(prefix.group()).match(text, prefix.start())
             if match and match.lastgroup:
                 kind = TOKENS[int(match.lastgroup[1:])][0]
                 if kind not in CHECKS or CHECKS[kind](match.group()):
@@ -282,13 +342,6 @@ def offsets(text: str, stem: str) -> Iterator[int]:
         at = text.find(stem, at + len(stem))
 
 
-def near(text: str, stems: tuple[str, ...], pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
-    """Matches of a pattern in the neighbourhood of telling words."""
-    for stem in stems:
-        for at in offsets(text, stem) if stem in text else ():
-            yield from pattern.finditer(text, max(0, at - 16), at + NEAR)
-
-
 def _told(match: re.Match[str]) -> Iterator[Found]:
     value = match["value"].rstrip(".,;:)!?")
     plain = match.re is TOLD and match["plain"] is not None
@@ -300,8 +353,22 @@ def _told(match: re.Match[str]) -> Iterator[Found]:
 
 def told(text: str) -> Iterator[Found]:
     """Passwords in a sentence: ``the password is …``."""
-    for match in near(text, TOLD_STEMS, TOLD):
-        yield from _told(match)
+    seen: set[Span] = set()
+    for match in _near(text):
+        if match.span() not in seen:  # each is in the neighbourhood of several words
+            seen.add(match.span())
+            yield from _told(match)
+
+
+def _near(text: str) -> Iterator[re.Match[str]]:
+    """Matches in the neighbourhood of telling words."""
+    for stem in TOLD_STEMS:
+        vain = 0
+        for at in offsets(text, stem) if stem in text else ():
+            found = [*TOLD.finditer(text, max(vain, at - BEFORE_WORD), at + NEAR)]
+            yield from found
+            if not found:  # what has room for a match and begins none in this neighbourhood begins none in the next
+                vain = at + NEAR - LONGEST_TELLING
 
 
 def flags(text: str) -> Iterator[Found]:
@@ -324,9 +391,12 @@ def addresses(text: str) -> Iterator[Found]:
 
 def armoured(text: str) -> Iterator[Found]:
     """Private keys between their BEGIN and END lines; the end may be missing."""
+    following = 0
     for at in offsets(text, "-----BEGIN "):
         head = ARMOUR.match(text, at)
-        close = text.find("-----END", head.end(), at + LONGEST_KEY) if head else -1
+        if head and 0 <= following < head.end():
+            following = text.find("-----END", head.end())
+        close = following if head and following + len("-----END") <= at + LONGEST_KEY else -1
         if head and text.find("-----BEGIN ", head.end(), max(close, 0)) >= 0:
             close = -1  # that end is another key's; this one was cut off
         rest = KEY_REST.match(text, head.end()) if head else None
@@ -363,17 +433,32 @@ def curled(text: str) -> Iterator[Found]:
 
 def microsoft(text: str) -> Iterator[Found]:
     """Keys of storage accounts without their name."""
-    for at in offsets(text, "=="):
-        match = AZURE.match(text, at - 86) if at >= 86 else None
-        if match and AZURE_NEAR.search(text, max(0, at - 86 - NEAR), at - 86):
-            yield _value("azure_storage_key", match)
+    for start, end in runs_of(coarse(text).translate(BASE64), b"k" * AZURE_LENGTH):
+        whole = end - start == AZURE_LENGTH and text.startswith("==", end) and text[start - 1 : start] != "="
+        if whole and AZURE_NEAR.search(text, max(0, start - NEAR), start):
+            yield _found("azure_storage_key", start, end + 2)
 
 
 def amazon(text: str) -> Iterator[Found]:
     """Secret keys near a word that tells of them."""
-    for match in near(text, AWS_STEMS, AWS_SECRET):
-        if mixed(match["value"]) and entropy(match["value"]) > 4:
-            yield _value("aws_secret_key", match)
+    # The runs are looked at and not each word's neighbourhood, of which there may be one for every three characters.
+    runs = runs_of(coarse(text).translate(BASE64), b"k" * AWS_LENGTH)
+    words = [list(offsets(text, stem)) for stem in AWS_STEMS] if runs else []
+    for start, end in runs:
+        value = text[start : start + AWS_LENGTH]
+        if text[start - 1 : start] != "=" and _is_near(words, text, start, end) and mixed(value) and entropy(value) > 4:
+            yield _found("aws_secret_key", start, start + AWS_LENGTH)
+
+
+def _is_near(words: list[list[int]], text: str, start: int, end: int) -> bool:
+    """Whether a run begins in the neighbourhood of a word, and is as long as a key or cut off there by its end."""
+    last = start + AWS_LENGTH - NEAR
+    whole = end - start == AWS_LENGTH and text[end : end + 1] != "="
+    for places in words:
+        at = bisect_left(places, last)
+        if at < len(places) and (places[at] == last or (whole and places[at] <= start + BEFORE_WORD)):
+            return True
+    return False
 
 
 def webhooks(text: str) -> Iterator[Found]:
@@ -422,13 +507,18 @@ BY_PIECE = _by_piece()
 """The anchors by what is looked for first: a text that holds no piece holds none of its anchors."""
 
 
+def _signs(text: str, raw: bytes, classes: bytes) -> Iterator[int]:
+    """Signs that may set a value. In a short text it is cheaper to look at each than to look once more at all of it."""
+    return signs_of(text, classes) if len(raw) < SHORT else signs_of(text, raw.translate(SET), b"e=")
+
+
 def candidates(text: str, raw: bytes) -> Iterator[Found]:
     """Everything that looks like a secret; places may overlap. ``raw`` is the coarse text."""
     classes, folded = raw.translate(CLASSES), raw.translate(FOLD)
     runs = runs_of(classes)
     if runs:
         yield from tokens(text, runs)
-    yield from assignments(text, signs_of(text, classes))
+    yield from assignments(text, _signs(text, raw, classes))
     near = [anchored for piece, anchored in BY_PIECE if piece in folded]
     for search in dict.fromkeys([search for anchored in near for anchor, search in anchored if anchor in text]):
         yield from search(text)

@@ -12,10 +12,12 @@ from typing import Any, Final
 
 import orjson
 
+from corpusgen.json_rules import faults, faults_of_schema, pattern_faults
 from corpusgen.records import Json, canonical_json
 
 MOST_TOLD: Final = 5
 """Misfits that are told; a value that fits nowhere has one for every part."""
+MOST_REFERENCES: Final = 2000
 _LONGEST: Final = 200
 _PROBES: Final[tuple[Json, ...]] = (None, True, 0, "", [], {}, [{}], {"": {}})
 """Values of every kind, which a schema that goes in circles cannot be held against."""
@@ -30,31 +32,62 @@ class UnsoundSchema(ValueError):
 
 
 def misfits(schema: Json, value: Json) -> list[str]:
-    """What does not fit, each with its place, at most five; nothing when all of it does."""
+    """What does not fit, each with its place, at most five; nothing when all of it does.
+
+    A pattern that RE2 cannot take, which a schema from an archive may hold, is not tried.
+    """
     try:
-        return _told(_validator(canonical_json(schema)).iter_errors(value))
+        return _told(faults(schema, value))
     except _faults() as error:
         return [f"the schema cannot be used: {_short(str(error))}"]
 
 
 def check_schema(schema: Json) -> None:
-    """Raise UnsoundSchema, with the place, for what is no JSON schema or refers to what it does not hold."""
-    from jsonschema.exceptions import SchemaError
+    """Raise UnsoundSchema, with the place, for what is no JSON schema, takes too long or refers to what is not in it.
 
+    Patterns are those of RE2, which are matched in the time it takes to read a text; others are refused.
+    """
     try:
-        _validator(canonical_json(schema)).check_schema(schema)
-    except SchemaError as error:
-        raise UnsoundSchema(_short(error.message), tuple(error.absolute_path)) from error
-    except (TypeError, ValueError) as error:
-        raise UnsoundSchema(_short(str(error))) from error
-    for place, name in _references(schema, ()):
-        _check_reference(schema, place, name)
+        error = next(faults_of_schema(schema), None)
+        found = None if error is not None else next(pattern_faults(schema), None)
+    except _faults() as fault:
+        raise UnsoundSchema(_short(str(fault))) from fault
+    if error is not None:
+        raise UnsoundSchema(_short(error.message), tuple(error.absolute_path))
+    if found is not None:
+        raise UnsoundSchema(_short(found[1]), found[0])
+    _check_references(schema)
     _check_circles(schema)
 
 
-def _check_reference(schema: Json, place: tuple[str | int, ...], name: str) -> None:
+def fault_of_schema(schema: Json) -> UnsoundSchema | None:
+    """What ``check_schema`` says, remembered: a client sends the same schema with every call."""
     try:
-        _resolver(schema).lookup(name)
+        return _fault_of_written(canonical_json(schema))
+    except _faults() as error:
+        return UnsoundSchema(_short(str(error)))
+
+
+@lru_cache(maxsize=128)
+def _fault_of_written(written: bytes) -> UnsoundSchema | None:
+    try:
+        check_schema(orjson.loads(written))
+    except UnsoundSchema as error:
+        return UnsoundSchema(str(error), error.place)  # without its traceback, which holds much
+    return None
+
+
+def _check_references(schema: Json) -> None:
+    resolver = _resolver(schema)
+    for at, (place, name) in enumerate(_references(schema, ())):
+        if at == MOST_REFERENCES:
+            raise UnsoundSchema(f"refers to parts more than {MOST_REFERENCES:,} times", place)
+        _check_reference(resolver, place, name)
+
+
+def _check_reference(resolver: Any, place: tuple[str | int, ...], name: str) -> None:
+    try:
+        resolver.lookup(name)
     except _faults() as error:
         message = f"{name!r} is not in this schema; only its own parts can be referred to"
         raise UnsoundSchema(message, place) from error
@@ -70,10 +103,9 @@ def _resolver(schema: Json) -> Any:
 
 
 def _check_circles(schema: Json) -> None:
-    validator = _validator(canonical_json(schema))
     try:
         for probe in _PROBES:
-            list(validator.iter_errors(probe))
+            list(faults(schema, probe))
     except _faults() as error:
         raise UnsoundSchema(f"cannot be used: {_short(str(error))}") from error
 
@@ -88,19 +120,6 @@ def _references(part: Json, place: tuple[str | int, ...]) -> Iterator[tuple[tupl
     elif isinstance(part, list):
         for at, value in enumerate(part):
             yield from _references(value, (*place, at))
-
-
-@lru_cache(maxsize=32)
-def _validator(written: bytes) -> Any:
-    # Loaded when a schema is first asked for: a run without one does without.
-    from jsonschema.validators import Draft202012Validator, validator_for
-    from referencing import Registry
-
-    schema = orjson.loads(written)
-    if not isinstance(schema, dict | bool):
-        schema = True
-    # With a registry of our own that holds nothing, a reference elsewhere fails; without one it would be fetched.
-    return validator_for(schema, default=Draft202012Validator)(schema, registry=Registry())
 
 
 def _faults() -> tuple[type[Exception], ...]:

@@ -14,7 +14,8 @@ from corpusgen.curation import judging
 from corpusgen.curation.finding import Finding
 from corpusgen.curation.judging import MOST_CHARACTERS, fails, shown
 from corpusgen.fields import Misplaced
-from corpusgen.records import Json, Record, canonical_json
+from corpusgen.json_rules import TooMuchWork, faults, faults_of_schema
+from corpusgen.records import Json, Record
 
 SUMMARY: Final = "not JSON, not to a schema or pattern, no code fence, too many headings"
 EXAMPLE: Final[dict[str, Json]] = {"is_json": True, "max_headings": 3}
@@ -90,7 +91,10 @@ def _json(text: str, settings: Settings) -> _Fault:
 def _schema(schema: Json, value: Json) -> _Fault:
     if _is_deep(value):
         return "is nested too deep to be held to the schema", None
-    error = next(iter(_validator(canonical_json(schema)).iter_errors(value)), None)
+    try:
+        error = next(faults(schema, value), None)
+    except TooMuchWork:
+        return "takes too long to be held to the schema", None
     if error is None:
         return None
     place = error.json_path.removeprefix("$").removeprefix(".")
@@ -156,7 +160,7 @@ def _fault_of_pattern(pattern: str) -> str | None:
 
 
 def _fault_of_schema(schema: Json) -> str | None:
-    from jsonschema.exceptions import SchemaError, UnknownType
+    from jsonschema.exceptions import UnknownType
     from referencing.exceptions import Unresolvable
 
     for pattern in _patterns(schema):
@@ -165,13 +169,11 @@ def _fault_of_schema(schema: Json) -> str | None:
         if fault := _fault_of_pattern(pattern):
             return f"{pattern!r} {fault}"
     try:
-        validator = _validator(canonical_json(schema))
-        validator.check_schema(schema)
+        if error := next(faults_of_schema(schema), None):
+            place = ".".join(map(str, error.absolute_path))
+            return f"is no JSON schema{f', at {place}' if place else ''}: {shown(error.message, 200)}"
         for probe in _PROBES:
-            list(validator.iter_errors(probe))
-    except SchemaError as error:
-        place = ".".join(map(str, error.absolute_path))
-        return f"is no JSON schema{f', at {place}' if place else ''}: {shown(error.message, 200)}"
+            list(faults(schema, probe))
     except (Unresolvable, UnknownType, RecursionError, TypeError, AttributeError, ValueError) as error:
         return f"cannot be used: {shown(str(error), 200)}"
     return None
@@ -186,32 +188,6 @@ def _patterns(part: Json) -> Iterator[str | None]:
             yield None
     for inner in _inside(part):
         yield from _patterns(inner)
-
-
-def _search(validator: Any, pattern: str, instance: Json, _: Json) -> Iterator[Any]:
-    from jsonschema.exceptions import ValidationError
-
-    if validator.is_type(instance, "string") and not _compiled(pattern).search(_whole(instance)):
-        yield ValidationError(f"{shown(instance)!r} does not match {pattern!r}")
-
-
-def _unique(validator: Any, wanted: bool, instance: Json, _: Json) -> Iterator[Any]:
-    from jsonschema.exceptions import ValidationError
-
-    # jsonschema compares every pair.
-    if wanted and validator.is_type(instance, "array") and len(set(map(canonical_json, instance))) < len(instance):
-        yield ValidationError("has equal items")
-
-
-@lru_cache(maxsize=32)
-def _validator(written: bytes) -> Any:
-    """Fetches nothing, and takes no longer than the value is long."""
-    from jsonschema.validators import Draft202012Validator, extend, validator_for
-    from referencing import Registry
-
-    schema = orjson.loads(written)
-    kind = extend(validator_for(schema, default=Draft202012Validator), {"pattern": _search, "uniqueItems": _unique})
-    return kind(schema, registry=Registry())
 
 
 def _is_deep(value: Json) -> bool:
