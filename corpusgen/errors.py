@@ -130,6 +130,10 @@ class PolicyRefused(CorpusgenError):
     exit_code = 4
 
 
+class AnswerBarred(PolicyRefused):
+    """It was answered before, under terms that do not allow this use; a request is asked once, so it is not anew."""
+
+
 class PartialFailure(CorpusgenError):
     """The run ended, but not every prompt has an answer."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -28,6 +28,7 @@ from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.elsewhere import Elsewhere
 from corpusgen.errors import (
+    AnswerBarred,
     AnswersMissing,
     CorpusgenError,
     Interrupted,
@@ -44,7 +45,7 @@ from corpusgen.garbage import large_blocks_given_back, seldom_collected
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Prompt, Requester, asking_for, part_of_prompt
 from corpusgen.records import Completion, Json, Record, Reply, Request, TeacherRole
-from corpusgen.screen import withheld
+from corpusgen.screen import withheld_aside
 from corpusgen.standing import DOUBTFUL_STATUS, FAILURES_IN_A_ROW, Standing, hopeless, is_another_model
 from corpusgen.store.answers import (
     Answer,
@@ -133,6 +134,10 @@ class Permit(Protocol):
     def due(self) -> bool:
         """Whether it has to be looked at again before anything is sent."""
 
+    @property
+    def now(self) -> object:
+        """What it would be decided by at the moment: the same object as long as nothing of that has changed."""
+
     async def renew(self) -> None:
         """Look at it again. Raises PolicyRefused where it has ended."""
 
@@ -193,6 +198,8 @@ class Asker:
     """What lets the asking go on past midnight and past changes of terms; None: nothing can end it."""
     put_aside: Callable[[str], str | None] = lambda served: None
     """Why answers by a model are put aside: the terms that were checked are not this one's; None if they are not."""
+    barred: Callable[[Card], str | None] = lambda card: None
+    """Why known answers of this card, given under other terms, are not for this use; who asks one by one is told."""
 
     def seat(self, request: Request) -> Asker:
         """Who of the panel a request is for."""
@@ -644,7 +651,7 @@ async def ask_one(
         if not known_answers(asker.corpus.journal.reader, [prompt.request.key]):
             await note_drop(asker, prompt, error)
             raise
-        said = await _said(asker, prompt, told or {}, recorded)
+        said = replace(await _said(asker, prompt, told or {}, recorded), bought=True)
     except _Ended:
         raise NotSent("it was not sent in time, and nothing is owed") from None
     except TeacherError as error:
@@ -665,6 +672,8 @@ async def _said(asker: Asker, prompt: Prompt, told: Mapping[str, Json], recorded
     request, reader, reused = prompt.request, asker.corpus.journal.reader, list[str]()
 
     def lacking(got: _Got) -> tuple[RecordRow, ...]:
+        if got.used is None:
+            _refuse_barred(asker, got.answer)
         rows = [_row_of_one(asker, prompt, one, told) for one in _each(got)] if recorded else []
         if got.used is not None:
             return tuple(rows)
@@ -685,6 +694,13 @@ async def _said(asker: Asker, prompt: Prompt, told: Mapping[str, Json], recorded
         await _note_left_out(asker, prompt, {one.choice_index for one in completions})
     names = tuple(prompt.record_ids[one.choice_index] for one in completions)
     return Said(answer=got.answer, completions=completions, record_ids=names, bought=got.used is not None)
+
+
+def _refuse_barred(asker: Asker, answer: Answer) -> None:
+    """Raise AnswerBarred for a known answer whose own terms do not allow what this run is for."""
+    card = _card_of(asker, answer.card_id)
+    if card.terms_set_id != asker.card.terms_set_id and (why := asker.barred(card)) is not None:
+        raise AnswerBarred(why)
 
 
 def _each(got: _Got) -> list[_Got]:
@@ -1015,7 +1031,7 @@ async def _obtain(asker: Asker, prompt: Prompt, request: Request, finish: Finish
             continue
         corpus.flights[key] = flight = asyncio.get_running_loop().create_future()
         try:
-            if (reason := withheld(request, asker.blocked)) is not None:
+            if (reason := await withheld_aside(request, asker.blocked)) is not None:
                 raise reason
             if asker.elsewhere is not None and await asker.elsewhere.came(request):
                 continue
@@ -1334,7 +1350,11 @@ async def _keep(asker: Asker, reservation: Reservation, got: _Got, rows: Sequenc
         for row in rows:
             store_record(transaction, row)
 
-    await asker.corpus.journal.run(operation)
+    try:
+        await asker.corpus.journal.run(operation)
+    except Exception as error:  # whatever it was: this answer was sent for, and may be on the bill
+        await _lost(asker, reservation, error)
+        raise
     asker.ledger.freed()
     if asker.elsewhere is not None:
         asker.elsewhere.offer(got.answer, asker.card)
@@ -1343,6 +1363,14 @@ async def _keep(asker: Asker, reservation: Reservation, got: _Got, rows: Sequenc
             f"{asker.card.teacher} reported {got.completion.usage.total_tokens} tokens where at most"
             f" {reservation.worst.tokens} were possible; all are booked, and no more is asked of it"
         )
+
+
+async def _lost(asker: Asker, reservation: Reservation, error: Exception) -> None:
+    """Book a call as unknown whose answer came and could not be kept; a disk that is full leaves it promised."""
+    reason = f"{type(error).__name__}: its answer came and could not be kept"
+    with suppress(CorpusgenError):  # what is promised becomes unknown when it is asked for again, or at the next start
+        await asker.corpus.journal.run(lambda transaction: asker.ledger.unknown(transaction, reservation, reason))
+    asker.ledger.freed()
 
 
 async def _note_reuses(asker: Asker, record_ids: list[str]) -> None:

@@ -34,7 +34,7 @@ from corpusgen.reading import Unwritable, may_write
 JOURNAL_VERSION = 6
 BATCH = 4096
 ROWS_PER_STATEMENT = 64
-SEVERAL = 3
+SEVERAL = 6
 """So many operations at once, and more are waited for before the next commit: each commit has its price."""
 ENOUGH = 64
 GATHER_S = 0.006

@@ -149,8 +149,8 @@ async def distill(
 ) -> dict[str, Json]:
     """The main job: plan → run → select → seal → train → evaluate → report.
 
-    A ``service`` elsewhere lends the money and shares its answers. Raises BudgetExhausted when a cap ends it; everything paid for is in the corpus by then, and the same call with a
-    higher cap goes on from there.
+    A ``service`` elsewhere lends the money and shares its answers. Raises BudgetExhausted when a cap ends it;
+    everything paid for is in the corpus by then, and the same call with a higher cap goes on from there.
     """
     from corpusgen.stages.evaluating import evaluate, yardstick_of
     from corpusgen.stages.evaluations import keep_evaluation
@@ -159,7 +159,7 @@ async def distill(
     from corpusgen.stages.sealing import seal
 
     watch("plan", None)
-    job.plan = await plan(job.task, job.corpus, caps=caps)
+    job.plan = await plan(job.task, job.corpus, caps=caps, service=service)
     async with _working(job.task, job.corpus, caps, on_failure="drop", service=service) as run:
         job.run = run
         await _ask(job, watch)

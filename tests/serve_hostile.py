@@ -298,7 +298,7 @@ def forms() -> Iterator[Attack]:
         headers=(("Transfer-Encoding", "chunked"),),
         body=b"FFFFFFFFFFFFFFFFF\r\n{}\r\n0\r\n\r\n",
     )
-    yield Attack(name="expects what is not", headers=(("Expect", "the-unexpected"),), body=chat(messages=[], model=5))
+    yield Attack(name="expects what is not", headers=(("Expect", "the-unexpected"),), body=chat(), status=(417,))
     for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD", "PROPFIND", "CONNECTED", "BREW"):
         yield Attack(name=f"method {method}", method=method, status=(400, 405))
     yield Attack(name="CONNECT", method="CONNECT", path="169.254.169.254:80", status=(400, 404, 405, 421))
@@ -560,6 +560,16 @@ def headers() -> Iterator[Attack]:
     }.items():
         for value in values:
             yield Attack(name=f"{name}: {value[:20]!r}", headers=((name, value),), body=chat(), status=(400, 403))
+        yield Attack(name=f"{name}: no UTF-8", headers=((name, "a\udcff\udcb2"),), body=chat(), status=(400,))
+    for coding in ("gzip, chunked", "identity, chunked", "chunked, chunked"):
+        yield Attack(name=f"transfer encoding {coding}", headers=(("Transfer-Encoding", coding),))
+    yield Attack(name="another expectation", headers=(("Expect", "200-ok"),), body=chat(), status=(417,))
+    unfinished = b"GET /healthz HTTP/1.1\r\nHost: {host}\r\n"
+    grown = b"".join(b"X-%d: %s\r\n" % (at, b"a" * 8_000) for at in range(60))
+    yield Attack(name="a head of half a megabyte", raw=unfinished + grown + b"\r\n", status=(431,))
+    yield Attack(name="a head of half a megabyte without an end", raw=unfinished + grown, status=(431,))
+    behind = unfinished.replace(b"/healthz", b"/nowhere") + b"\r\n"
+    yield Attack(name="a head of half a megabyte behind a request", raw=behind + unfinished + grown, status=(404, 431))
 
 
 FILES: Final = {
@@ -774,6 +784,26 @@ def files() -> Iterator[Attack]:
 _FORM: Final = (("Content-Type", "multipart/form-data; boundary=b"),)
 
 
+_STARS: Final = {
+    "name in 5000 digits": ("name*" + "5" * 5_000 + '="file"', "; boundary=b"),
+    "filename in 5000 digits": ('name="file"; filename*' + "5" * 5_000 + '="x"', "; boundary=b"),
+    "filename in pieces": ('name="file"; filename*0="x"; filename*=utf-8\'\'y', "; boundary=b"),
+    "filename in no character set": ("name=\"file\"; filename*=utf-9''%ff", "; boundary=b"),
+    "filename in zlib": ("name=\"file\"; filename*=zlib''%ff", "; boundary=b"),
+    "boundary in 5000 digits": ('name="file"', "; boundary*" + "5" * 5_000 + "=b"),
+    "boundary in pieces and in a character set": ('name="file"', "; boundary*0=b; boundary*=utf-8''b"),
+}
+
+
+def stars() -> Iterator[Attack]:
+    """Forms whose parameters are said as RFC 2231 has it, and as nobody should."""
+    for name, (told, boundary) in _STARS.items():
+        form = f"--b\r\nContent-Disposition: form-data; {told}\r\n\r\n{{}}\r\n"
+        form += '--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--b--\r\n'
+        kind = (("Content-Type", f"multipart/form-data{boundary}"),)
+        yield Attack(name=f"a form's {name}", path="/v1/files", headers=kind, body=form.encode(), status=(400,))
+
+
 def _multipart(fields: Mapping[str, str], name: str | None, content: str) -> bytes:
     parts = [f'--b\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{text}\r\n' for key, text in fields.items()]
     if name is not None:
@@ -877,6 +907,6 @@ def slow() -> Iterator[Attack]:
 
 FAMILIES: Final[Mapping[str, tuple[Attack, ...]]] = {
     family.__name__: tuple(family())
-    for family in (tokens, hosts, forms, bodies, fields, addresses, headers, api, files, pages, harmless, slow)
+    for family in (tokens, hosts, forms, bodies, fields, addresses, headers, api, files, stars, pages, harmless, slow)
 }
 COUNT: Final = sum(map(len, FAMILIES.values()))

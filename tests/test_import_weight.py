@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,35 @@ def test_a_plan_for_a_hosted_teacher_reads_no_sdk() -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.decode().split()}
     assert "corpusgen" in loaded, done.stderr
     assert not loaded & {"openai", "anthropic", "httpx2", "boto3", "google"}
+
+
+SERVICE = """
+import asyncio, sys
+from pathlib import Path
+import corpusgen.cli.serve
+from corpusgen.corpus import Corpus
+from corpusgen.serve.app import every_operation, make_app, open_service
+from corpusgen.serve.config import config_of
+from corpusgen.serve.gate import GateSettings
+
+async def ready(corpus, config):
+    async with open_service(corpus, config) as service:
+        make_app(service, every_operation(service), GateSettings(hosts=frozenset()))
+        print("LOADED", *sys.modules)
+
+with Corpus.open(Path(sys.argv[1]) / "corpus") as corpus:
+    asyncio.run(ready(corpus, config_of(Path(sys.argv[1]) / "service.yaml", corpus.folder)))
+"""
+
+
+def test_a_service_listens_before_it_reads_what_only_answers_and_pages_need(tmp_path: Path) -> None:
+    where = "base_url: 'http://127.0.0.1:9/v1', provider: us, route: self_hosted"
+    offer = f"{{name: endpoint/m, {where}, free: true, parameters: {{max_tokens: 9}}}}"
+    use = "{student_distribution: internal, student_competes: 'no', commercial: false}"
+    text = f"intended_use: {use}\nbudget: {{usd: 1}}\nteachers: [{offer}]\n"
+    (tmp_path / "service.yaml").write_text(text)
+    done = subprocess.run([sys.executable, "-c", SERVICE, str(tmp_path)], capture_output=True, text=True)
+    listed = next((line for line in done.stdout.splitlines() if line.startswith("LOADED")), "")
+    loaded = {name.partition(".")[0] for name in listed.split()}
+    assert {"corpusgen", "aiohttp", "jinja2"} <= loaded, done.stderr
+    assert not loaded & (HEAVY - {"aiohttp"} | {"cryptography", "genai_prices"})

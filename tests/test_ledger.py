@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from corpusgen.budget.amounts import UNITS, Amounts
-from corpusgen.budget.ledger import Balance, Cap, Check, Intent, Ledger, Reservation, accept_overrun, balances
+from corpusgen.budget.ledger import Balance, Cap, Check, Intent, Ledger, Noted, Reservation, accept_overrun, balances
 from corpusgen.budget.prices import Rate
 from corpusgen.errors import BudgetExhausted, NotSent, RequestRefused, TeacherTimeout
 from corpusgen.fields import Unit
@@ -390,7 +390,7 @@ class CheckThenSpend(Ledger):
         super().__init__(journal)
         self._db = journal
 
-    async def reserve(self, intent: Intent, *, unless: Check | None = None) -> Reservation:
+    async def reserve(self, intent: Intent, *, unless: Check | None = None, noted: Noted | None = None) -> Reservation:
         rows = {(found.scope, found.unit): found for found in balances(self._db, intent.scopes)}
         for found in rows.values():
             if found.cap is not None and found.settled + found.unconfirmed + intent.worst.of(found.unit) > found.cap:

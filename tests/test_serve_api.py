@@ -17,16 +17,19 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from serve_samples import CHAT, Answer, Served, served
+from serve_samples import CHAT, Answer, Served, new_token, served
 from task_samples import write_label_task
 from test_serve_runs import inline, over
 
 from corpusgen.corpus import Corpus, utc_now
 from corpusgen.pipeline import Distillation, distill
 from corpusgen.records import Message, Request
+from corpusgen.serve import claims
 from corpusgen.serve.api.events import MOST_STREAMS
+from corpusgen.serve.callers import LOCAL, Caller
 from corpusgen.serve.slowly import Slowly
 from corpusgen.serve.statuses import Refused
+from corpusgen.stages.reconciling import accept, unconfirmed
 from corpusgen.stages.task import load_task
 from corpusgen.stages.verifying import verify
 
@@ -66,7 +69,7 @@ def sound(one: Served) -> bool:
 
 BY_SCOPE = {
     "read": ("GET", "/api/v1/budgets"),
-    "ask": ("GET", "/api/v1/leases"),
+    "lend": ("GET", "/api/v1/leases"),
     "legal": ("GET", "/api/v1/audit"),
     "admin": ("GET", "/api/v1/tokens"),
 }
@@ -129,7 +132,7 @@ def balance(one: Served, scope: str, unit: str = "microusd") -> tuple[int, int, 
 async def test_a_lease_is_promised_in_every_scope_and_returned_as_what_was_used(one: Served) -> None:
     got = await lease(one, run="r1")
     assert got.status == 201, got.text
-    scopes = ["run:r1", "corpus", f"teacher:{TEACHER}", "service", "user:local", "token:local"]
+    scopes = ["run:local/r1", "corpus", f"teacher:{TEACHER}", "service", "user:local", "token:local"]
     assert got.json["scopes"] == scopes
     assert [balance(one, scope) for scope in scopes] == [(0, 1_000_000, 0)] * 6
     calls = [
@@ -151,12 +154,68 @@ async def test_a_lease_returned_twice_is_booked_once(one: Served) -> None:
     assert sound(one)
 
 
-async def test_more_than_was_lent_is_booked_in_full(one: Served) -> None:
-    named = (await lease(one, amounts={"microusd": 10})).json["lease"]
-    back = await one.post(f"/api/v1/leases/{named}/return", {"totals": {"microusd": 25, "requests": 1}})
-    assert back.status == 200, back.text
-    assert balance(one, "corpus") == (25, 0, 0)
+async def test_what_is_reported_beyond_what_was_lent_is_booked_on_the_token_alone(one: Served) -> None:
+    got = await lease(one, amounts={"microusd": 10})
+    back = await one.post(f"/api/v1/leases/{got.json['lease']}/return", {"totals": {"microusd": 25, "requests": 1}})
+    assert (back.status, back.json["settled"]["microusd"], back.json["overrun"]["microusd"]) == (200, 25, 15)
+    assert [balance(one, scope) for scope in got.json["scopes"]] == [(10, 0, 0)] * 4 + [(25, 0, 0)]
+    assert one.corpus.journal.query("select state, microusd, scopes from calls where state = 'overrun'") == [
+        ("overrun", 15, "token:local")
+    ]
+    assert (await one.post("/v1/chat/completions", CHAT)).status == 200
+    (listed,) = unconfirmed(one.corpus)
+    assert (listed["microusd"], "beyond what was lent" in listed["error"]) == (15, True)
+    accept(one.corpus, [listed["call_id"]], by="root", reason="the machine showed its bill")
+    assert unconfirmed(one.corpus) == []
     assert sound(one)
+
+
+async def test_a_late_report_beyond_what_was_lent_is_booked_on_the_token_alone_too(tmp_path: Path) -> None:
+    late = timedelta(0)
+    async with served(tmp_path, corpus={"clock": lambda: utc_now() + late}) as one:
+        named = (await lease(one, seconds=1, amounts={"microusd": 10})).json["lease"]
+        late = timedelta(minutes=1)
+        await lease(one, amounts={"requests": 1})
+        calls = [{"request_key": key * 32, "state": "settled", "microusd": 8} for key in ("ab", "cd")]
+        await one.post(f"/api/v1/leases/{named}/return", {"calls": calls})
+        assert (balance(one, "corpus"), balance(one, "token:local")) == ((10, 0, 0), (16, 0, 0))
+        assert sound(one)
+
+
+@pytest.mark.parametrize("unit", ["microusd", "tokens"])
+async def test_figures_that_cannot_be_are_refused(one: Served, unit: str) -> None:
+    named = (await lease(one)).json["lease"]
+    absurd = {"totals": {unit: 10**12 + 1}}
+    together = {"calls": [{"request_key": "ab" * 32, "state": "settled", unit: 6 * 10**11}] * 2}
+    for body in (absurd, together):
+        assert (await one.post(f"/api/v1/leases/{named}/return", body)).status == 400
+    assert balance(one, "corpus")[0] == 0
+
+
+@pytest.mark.parametrize("teacher", ["nobody/here", f"{TEACHER}@2026-11-22"])
+async def test_a_lease_is_for_a_teacher_of_the_service(one: Served, teacher: str) -> None:
+    got = await lease(one, teacher=teacher)
+    assert (got.status, TEACHER in got.text) == (404, True), got.text
+    assert one.corpus.journal.query("select count(*) from leases") == [(0,)]
+
+
+async def test_a_run_elsewhere_is_never_one_of_this_corpus_nor_of_another_user(one: Served) -> None:
+    ann, eve = (one.token("ask", "lend", name=name, user=name) for name in ("ann", "eve"))
+    assert (await one.post("/v1/chat/completions", CHAT, token=ann)).status == 200
+    ((run_id,),) = one.corpus.journal.query("select run_id from runs")
+    got = await lease(one, eve, run=run_id, run_caps={"requests": 2}, amounts={"requests": 1})
+    assert got.json["run"] == f"eve/{run_id}"
+    told = "lease by eve with tok-"
+    caps = one.corpus.journal.query("select scope, substr(origin, 1, 22) from caps where scope like 'run:%'")
+    assert caps == [(f"run:eve/{run_id}", told)]
+    assert [scope for scope in (await lease(one, ann, run="x")).json["scopes"] if "run:" in scope] == ["run:ann/x"]
+
+
+async def test_a_token_that_may_ask_is_not_believed_in_what_it_reports(one: Served) -> None:
+    token = one.token("ask", "read", "legal")
+    for path in ("leases", "leases/1/return", "answers", "answers/find", "claims", "claims/release"):
+        got = await one.post(f"/api/v1/{path}", {"nonsense": True}, token=token)
+        assert (got.status, "lend" in got.text) == (403, True), got.text
 
 
 async def test_a_lease_above_what_is_left_is_refused_with_the_figures(one: Served) -> None:
@@ -204,7 +263,7 @@ async def test_a_lease_lives_longer_than_the_process_that_granted_it(tmp_path: P
 
 
 async def test_a_lease_is_nobody_elses(one: Served) -> None:
-    ann, bob = one.token("ask", name="ann", user="ann"), one.token("ask", name="bob", user="bob")
+    ann, bob = one.token("lend", name="ann", user="ann"), one.token("lend", name="bob", user="bob")
     named = (await lease(one, ann)).json["lease"]
     for path, body in (("return", {}), ("renew", {"seconds": 5})):
         assert (await one.post(f"/api/v1/leases/{named}/{path}", body, token=bob)).status == 404
@@ -216,15 +275,15 @@ async def test_caps_of_a_run_elsewhere_are_put_in_force_by_its_first_lease(one: 
     got = await lease(one, run="far", run_caps={"requests": 12})
     assert got.status == 201
     more = await lease(one, run="far", run_caps={"requests": 1_000_000}, amounts={"requests": 100})
-    assert (more.status, "cap of 12 requests for run:far" in more.text) == (402, True), more.text
+    assert (more.status, "cap of 12 requests for run:local/far" in more.text) == (402, True), more.text
 
 
 # --- Answers of other machines ----------------------------------------------------------------------------------------
 
 
-def a_request() -> Request:
+def a_request(one: Served) -> Request:
     return Request(
-        teacher="openai http://127.0.0.1:1",
+        teacher=f"corpusgen@{one.mock.base_url.removesuffix('/v1')}",
         model="mock-model",
         api="chat",
         messages=(Message(role="user", content="hello"),),
@@ -248,7 +307,7 @@ def an_answer(about: Request, **changes: Any) -> dict[str, Any]:
             "identity": about.teacher,
             "revision": "",
             "terms_set_id": "t",
-            "terms_ids": ["corpusgen-mock"],
+            "terms_ids": ["corpusgen-scripted"],
             "outputs_train": "granted",
         },
         "input_tokens": 3,
@@ -268,7 +327,7 @@ async def report(one: Served, request: Request, token: str | None = None) -> Non
 
 
 async def test_an_answer_of_one_machine_is_found_by_the_next(one: Served) -> None:
-    request = a_request()
+    request = a_request(one)
     await report(one, request)
     got = await one.post("/api/v1/answers", {"answers": [an_answer(request)]})
     assert got.json["answers"] == [{"request_key": request.key.hex(), "kept": True, "why": ""}], got.text
@@ -276,39 +335,57 @@ async def test_an_answer_of_one_machine_is_found_by_the_next(one: Served) -> Non
     (answer,) = found["answers"]
     assert (answer["card"]["teacher"], answer["cost_microusd"]) == (TEACHER, 9)
     assert json.loads(base64.b64decode(answer["body"]))["choices"][0]["message"]["content"] == "hi"
+    assert (answer["card"]["terms_ids"], answer["card"]["outputs_train"]) == (["corpusgen-scripted"], "allowed")
+    ((noted,),) = one.corpus.journal.query("select payload from events where kind = 'administered'")
+    assert json.loads(noted) == {"act": "answers_taken", "by": "local", "token": "local", "calls": [1]}
     assert sound(one)
+
+
+async def test_under_which_terms_an_offered_answer_was_given_is_the_services_to_say(one: Served) -> None:
+    request = a_request(one)
+    await report(one, request)
+    offered = an_answer(request)
+    offered["card"] |= {"terms_set_id": "mine", "terms_ids": ["mine"], "outputs_train": "granted-by-me"}
+    assert (await one.post("/api/v1/answers", {"answers": [offered]})).json["answers"][0]["kept"]
+    ((card,),) = one.corpus.journal.query("select card from answers join cards using (card_id)")
+    assert "mine" not in card
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"request_key": "11" * 32}, "is not its key"),
+        ({"request_key": "11" * 32}, "no call for it"),
         ({"request": {"teacher": "x"}}, "is not its key"),
         ({"body": "!!"}, "base64"),
         ({"body": base64.b64encode(b"{}").decode()}, "no answer that can be read"),
         ({"received": "2025-01-01T00:00:00Z"}, "before it was sent"),
         ({"cost_microusd": 1}, "reported for"),
+        ({"card": {"identity": "openai@https://api.openai.com"}}, "no teacher of this service"),
+        ({"card": {"teacher": "openai/gpt-4.1"}}, "reported for"),
+        ({"card": {"host": "elsewhere"}}, "no teacher of this service"),
     ],
 )
 async def test_an_offered_answer_that_does_not_hold_is_not_kept(one: Served, changes: dict[str, Any], why: str) -> None:
-    request = a_request()
+    request = a_request(one)
     await report(one, request)
-    got = await one.post("/api/v1/answers", {"answers": [an_answer(request, **changes)]})
+    offered = an_answer(request)
+    offered |= {name: offered[name] | value if name == "card" else value for name, value in changes.items()}
+    got = await one.post("/api/v1/answers", {"answers": [offered]})
     (told,) = got.json["answers"]
     assert (told["kept"], why in told["why"]) == (False, True), got.text
     assert one.corpus.journal.query("select count(*) from answers") == [(0,)]
 
 
 async def test_nobody_offers_an_answer_to_a_call_that_was_not_reported_under_its_token(one: Served) -> None:
-    ann, bob = one.token("ask", name="ann", user="ann"), one.token("ask", name="bob", user="bob")
-    request = a_request()
+    ann, bob = one.token("lend", name="ann", user="ann"), one.token("lend", name="bob", user="bob")
+    request = a_request(one)
     await report(one, request, ann)
     got = await one.post("/api/v1/answers", {"answers": [an_answer(request)]}, token=bob)
     assert "of this token" in got.json["answers"][0]["why"]
 
 
 async def test_of_two_machines_one_asks(one: Served) -> None:
-    ann, bob = one.token("ask", name="ann", user="ann"), one.token("ask", name="bob", user="bob")
+    ann, bob = one.token("lend", name="ann", user="ann"), one.token("lend", name="bob", user="bob")
     keys = {"keys": ["ab" * 32, "cd" * 32]}
     assert (await one.post("/api/v1/claims", keys, token=ann)).json["claimed"] == keys["keys"]
     assert (await one.post("/api/v1/claims", keys, token=bob)).json["busy"] == keys["keys"]
@@ -318,6 +395,20 @@ async def test_of_two_machines_one_asks(one: Served) -> None:
         "busy": keys["keys"][1:],
         "answered": [],
     }
+
+
+async def test_a_token_claims_only_so_many_requests(one: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "MOST", 3)
+    ann, bob = one.token("lend", name="ann", user="ann"), one.token("lend", name="bob", user="bob")
+
+    async def claim(token: str, *keys: str) -> Answer:
+        return await one.post("/api/v1/claims", {"keys": [key * 32 for key in keys], "holder": "ab"}, token=token)
+
+    assert (await claim(ann, "aa", "bb")).status == 200
+    assert (await claim(ann, "bb", "cc")).status == 200
+    refused = await claim(ann, "dd")
+    assert (refused.status, refused.header("Retry-After")) == (429, "5")
+    assert (await claim(bob, "dd")).json["claimed"] == ["dd" * 32]
 
 
 # --- Datasets, records, students --------------------------------------------------------------------------------------
@@ -385,13 +476,44 @@ async def test_a_question_that_takes_too_long_is_stopped(made: Served) -> None:
 
 async def test_of_much_long_work_at_once_some_is_told_to_come_back() -> None:
     slowly, go_on = Slowly("test", at_once=1, waiting=1), threading.Event()
-    two = [asyncio.ensure_future(slowly(go_on.wait, 60)) for _ in range(2)]
+    two = [asyncio.ensure_future(slowly(LOCAL, go_on.wait, 60)) for _ in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Refused, match="come back"):
-        await slowly(len, "third")
+        await slowly(LOCAL, len, "third")
     go_on.set()
     assert await asyncio.gather(*two) == [True, True]
-    assert await slowly(len, "fourth") == 6
+    assert await slowly(LOCAL, len, "fourth") == 6
+
+
+async def test_nobody_waits_for_the_long_work_of_another_token() -> None:
+    slowly, go_on = Slowly("test", at_once=3, of_one=2), threading.Event()
+    eve, ann = (Caller(token_id=name, user=name, scopes=frozenset()) for name in ("eve", "ann"))
+    many = [asyncio.ensure_future(slowly(eve, go_on.wait, 60)) for _ in range(10)]
+    await asyncio.sleep(0)
+    assert await slowly(ann, len, "mine") == 4
+    with pytest.raises(Refused, match="come back"):
+        await slowly(eve, len, "eleventh")
+    many.pop().cancel()  # who leaves keeps the place: the thread is at work
+    await asyncio.sleep(0)
+    with pytest.raises(Refused, match="come back"):
+        await slowly(eve, len, "eleventh")
+    go_on.set()
+    assert await asyncio.gather(*many) == [True] * 9
+
+
+async def test_decisions_and_waivers_are_in_no_answer_for_who_may_only_read(made: Served) -> None:
+    reader, lawyer = made.token("read"), made.token("read", "legal")
+    for sql in (
+        "select * from decisions",
+        "from lineage.decisions",
+        "from waivers",
+        "from lineage.agreements",
+    ):
+        got = await made.post("/api/v1/query", {"sql": sql}, token=reader)
+        assert (got.status, got.json["error"]["type"]) == (400, "QueryError"), got.text
+        assert (await made.post("/api/v1/query", {"sql": sql}, token=lawyer)).status == 200, sql
+    told = await made.post("/api/v1/query", {"sql": "select count(*) n from v_record"}, token=reader)
+    assert told.json["rows"][0]["n"] > 0
 
 
 async def test_exports_leave_nothing_behind(made: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -410,7 +532,7 @@ async def test_exports_leave_nothing_behind(made: Served, monkeypatch: pytest.Mo
     assert (await made.post("/api/v1/exports", {"dataset": "nothing", "to": "chat"})).status == 400
     assert not list(folder.iterdir())
     kinds = made.corpus.journal.query("select payload from events where kind = 'dataset_exported'")
-    assert len(kinds) == 2
+    assert [json.loads(text)["by"] for (text,) in kinds] == ["local"] * 2
 
 
 # --- Rights -----------------------------------------------------------------------------------------------------------
@@ -446,6 +568,8 @@ async def test_a_waiver_is_granted_in_the_callers_name_and_taken_back(one: Serve
         told.pop(0)
         got = await one.post("/api/v1/waivers", {**wish, "terms_ids": told[:1]}, token=legal)
     assert got.json["granted_by"] == "counsel"
+    ((noted,),) = one.corpus.journal.query("select payload from events where payload like '%\"waiver_granted\"%'")
+    assert (json.loads(noted)["by"], json.loads(noted)["act"]) == ("counsel", "waiver_granted")
     named = got.json["waiver_id"]
     gone = await one.send("DELETE", f"/api/v1/waivers/{named}", headers={"Authorization": f"Bearer {legal}"})
     assert gone.json == {"waiver_id": named, "ended": True}
@@ -525,6 +649,32 @@ async def test_what_is_for_administrators_is_told_to_no_reader(one: Served) -> N
     headers = {"Last-Event-ID": str(begun), "Authorization": f"Bearer {reader}"}
     (event,) = await events_of(one, "/api/v1/events", 1, **headers)
     assert event["event"] == "budget"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/events", "/api/v1/runs/{run}/events"])
+async def test_a_stream_ends_when_its_token_is_revoked(one: Served, path: str) -> None:
+    one.service.runs.at_once = 0
+    named = (await one.post("/api/v1/runs", inline())).json["run"]["id"]
+    admin, (token, secret) = one.token("admin"), new_token(one.corpus, "read", name="spy")
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with asyncio.timeout(30), one.client.get(one.url + path.format(run=named), headers=headers) as got:
+        await got.content.readline()
+        gone = await one.send(
+            "DELETE", f"/api/v1/tokens/{token.token_id}", headers={"Authorization": f"Bearer {admin}"}
+        )
+        one.service.bus.tell("budget", {"scope": "user:later"})
+        assert gone.status == 200
+        assert b"user:later" not in await got.content.read()
+
+
+async def test_a_stream_ends_when_its_token_is_over(tmp_path: Path) -> None:
+    late = timedelta(0)
+    async with served(tmp_path, corpus={"clock": lambda: utc_now() + late}) as one:
+        headers = {"Authorization": f"Bearer {one.token('read', days=1)}"}
+        async with asyncio.timeout(30), one.client.get(f"{one.url}/api/v1/events", headers=headers) as got:
+            await got.content.readline()
+            late = timedelta(days=2)
+            await got.content.read()
 
 
 async def test_a_token_has_only_so_many_streams(one: Served) -> None:

@@ -19,6 +19,7 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import SpecError
 from corpusgen.fields import Per
 from corpusgen.mock.server import Options, mock_teacher
+from corpusgen.stages.budgeting import set_budget
 from corpusgen.stages.verifying import verify
 
 
@@ -109,6 +110,53 @@ async def test_an_administrators_cap_outlives_the_files_until_it_is_removed(tmp_
             gate.corpus.journal.run_now(lambda transaction: transaction.execute("delete from caps").close())
         async with gateway(tmp_path, mock, budget={"usd": 3}) as gate:
             assert gate.rows("select cap from caps where scope = 'service'") == [(3_000_000,)]
+
+
+def in_dollars(gate: Gateway) -> list[tuple[Any, ...]]:
+    """The service's caps in micro-dollars."""
+    return gate.rows("select cap from caps where scope = 'service' and unit = 'microusd'")
+
+
+async def test_a_cap_that_is_taken_away_leaves_the_files_in_force_at_once(tmp_path: Path) -> None:
+    async with gateway_with_mock(tmp_path, budget={"usd": 0.0005}) as gate:
+        assert (await asked(gate, "Under the file's"))[0] == 200
+        set_budget(gate.corpus, "service", {"microusd": 7_000_000}, by="root")
+        assert in_dollars(gate) == [(7_000_000,)]
+        done = set_budget(gate.corpus, "service", {"microusd": None}, by="root")
+        assert any("$0.000500 hold again, as" in warning for warning in done.warnings)
+        assert in_dollars(gate) == [(500,)]
+        statuses = [(await asked(gate, f"Under the file's again {at}"))[0] for at in range(9)]
+        assert statuses[-1] == 402
+        assert gate.bill["billed_microusd"] <= 500
+
+
+async def test_a_cap_that_another_process_takes_away_leaves_the_files_in_force(tmp_path: Path) -> None:
+    async with gateway_with_mock(tmp_path) as gate:
+        command = (sys.executable, "-m", "corpusgen", "budget", "set", "service", "usd=none")
+        process = await asyncio.create_subprocess_exec(
+            *command, "--corpus", str(tmp_path / "corpus"), stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+        assert (process.returncode, b"$5.000000" in said) == (0, True)
+        assert in_dollars(gate) == [(5_000_000,)]
+
+
+async def test_without_any_cap_in_dollars_nothing_that_costs_is_asked_and_what_is_known_is_given(
+    tmp_path: Path,
+) -> None:
+    async with mock_teacher(Options()) as mock:
+        with Corpus.open(tmp_path / "corpus") as corpus:
+            set_budget(corpus, "corpus", {"microusd": 1_000_000})
+        async with gateway(tmp_path, mock, budget={}) as gate:
+            assert (await asked(gate, "Known"))[0] == 200
+            set_budget(gate.corpus, "corpus", {"microusd": None})
+            status, body, _ = await asked(gate, "New")
+            assert (status, "no cap in dollars" in body["error"]["message"]) == (402, True)
+            async with gate.http.post("/v1/chat/completions", json=chat("Known", user="other bytes")) as response:
+                assert (response.status, response.headers["x-corpusgen-cache"]) == (200, "hit")
+            async with gate.http.post("/v1/embeddings", json={"model": "mock-teacher", "input": "New"}) as response:
+                assert response.status == 402
+        assert mock.bill.to_json()["requests"] == 1
 
 
 async def test_a_service_that_waits_uses_up_no_time(tmp_path: Path) -> None:

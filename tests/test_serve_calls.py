@@ -45,6 +45,17 @@ def refused(wire: Wire, body: Any) -> BadCall:
     return caught.value
 
 
+def test_a_client_may_ask_for_old_parts_to_be_left_out_and_is_told_that_they_are_not() -> None:
+    edits = [{"type": "clear_thinking_20251015", "keep": "all"}, {"type": "clear_tool_uses_20250919"}]
+    call = read_call("messages", messages(context_management={"edits": edits}))
+    assert (call.ignored, call.parameters) == (("context_management",), read_call("messages", messages()).parameters)
+
+
+def test_a_summary_in_the_place_of_turns_is_refused() -> None:
+    error = refused("messages", messages(context_management={"edits": [{"type": "compact_20260112"}]}))
+    assert error.field == "context_management.edits[0].type"
+
+
 # --- plain turns ------------------------------------------------------------------------------------------------------
 
 

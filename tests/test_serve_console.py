@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from importlib.resources import files
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from serve_samples import Answer, Served, new_token
 
 from corpusgen.errors import UsageError
+from corpusgen.serve.console import queries
 from corpusgen.serve.console.browsing import Found, Wanted, browse
 from corpusgen.serve.console.charts import Burn, budget_bars, burn_down
 from corpusgen.serve.console.forms import caps_in, see, whole_number
@@ -102,6 +104,28 @@ async def test_a_form_from_elsewhere_does_nothing(tmp_path: Path) -> None:
             got = await running.send("POST", "/console/budgets", headers=headers, data=fields)
             assert got.status == 403
         assert running.corpus.journal.query("select count(*) from caps where scope = 'corpus'") == [(0,)]
+
+
+async def test_long_questions_of_one_reader_hold_up_no_page_and_tell_nothing_of_decisions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "SECONDS", 1)
+    async with looked_at(tmp_path) as running:
+        reader = await _session(running, "read")
+        assert "decisions does not exist" in (await _sent(running, "/query", reader, sql="from decisions")).text
+        guard = await _guard(running, reader)
+        fields = {
+            "guard": guard,
+            "sql": "select count(*) from range(100000000000) a, range(1000) b where a.range = b.range",
+        }
+        asked = [
+            asyncio.create_task(running.send("POST", "/console/query", headers=reader, data=fields)) for _ in range(4)
+        ]
+        await asyncio.sleep(0.2)
+        for page in ("/console/runs", "/console/records", "/console/budgets"):
+            assert (await running.send("GET", page, headers=reader)).status == 200
+        assert not any(one.done() for one in asked)
+        assert {got.status for got in await asyncio.gather(*asked)} == {400}
 
 
 async def test_a_wrong_token_is_not_let_in_and_a_right_one_gets_a_cookie_no_script_reads(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from corpusgen.serve.desk import Desk, Wanted
 from corpusgen.serve.gateway import wanted_of
 from corpusgen.serve.meter import Meter
 from corpusgen.serve.refusals import Contradicted, Stopping
+from corpusgen.serve.tokens import Wish, create
 from corpusgen.stages.erasing import erase
 from corpusgen.stages.reaching import Selector
 from corpusgen.stages.verifying import verify
@@ -154,6 +155,17 @@ async def test_probes_are_answered_without_asking(tmp_path: Path) -> None:
         assert gate.bill["requests"] == 0
 
 
+async def test_probes_are_answered_as_a_stream_where_one_is_asked_for(tmp_path: Path) -> None:
+    async with gateway_with_mock(tmp_path) as gate:
+        stream = await gate.openai.chat.completions.create(model="mock-teacher", messages=[], stream=True)
+        assert isinstance(stream, AsyncStream)
+        assert [chunk.choices[0].finish_reason async for chunk in stream][-1] == "stop"
+        async with gate.http.post("/v1/chat/completions", json=chat("", stream=True)) as response:
+            assert response.content_type == "text/event-stream"
+            assert (await response.text()).endswith("data: [DONE]\n\n")
+        assert gate.bill["requests"] == 0
+
+
 async def test_several_answers_of_one_call_are_a_record_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOCK_KEY", "for-the-mock")
     async with mock_teacher(Options()) as mock:
@@ -239,6 +251,43 @@ async def test_headers_that_contradict_are_refused(tmp_path: Path) -> None:
             assert (status, body["error"]["param"]) == (400, f"x-corpusgen-{name}")
 
 
+@pytest.mark.parametrize("user", ["ann@2026-11-22", "ann@2026-11", "@x", "a b"])
+async def test_nobody_is_called_like_a_month_or_a_day_of_somebody(tmp_path: Path, user: str) -> None:
+    async with gateway_with_mock(tmp_path) as gate:
+        status, body, _ = await refused(gate, chat("x"), **{"x-corpusgen-user": user})
+        assert (status, body["error"]["param"]) == (400, "x-corpusgen-user")
+        assert (await refused(gate, chat("x"), **{"x-corpusgen-user": "ann@example.org"}))[0] == 200
+        assert gate.rows("select distinct scope from balances where scope glob 'user:*@2026*'") == []
+
+
+async def test_counting_tokens_leaves_nothing_behind_and_counts_as_a_call(tmp_path: Path) -> None:
+    body = {"model": "mock-teacher", "messages": [{"role": "user", "content": "How many?"}]}
+    async with gateway_with_mock(tmp_path, limits={"per_token_per_minute": 3}) as gate:
+
+        async def counted(at: int) -> int:
+            headers = {"x-corpusgen-run": f"label-{at}"}
+            async with gate.http.post("/v1/messages/count_tokens", json=body, headers=headers) as response:
+                return response.status
+
+        assert [await counted(at) for at in range(4)] == [200, 200, 200, 429]
+        left = [gate.rows(f"select count(*) from {table}") for table in ("runs", "decisions")]
+        assert left == [[(0,)], [(0,)]]
+        assert not (tmp_path / "corpus" / "service").exists()
+
+
+async def test_run_labels_of_a_day_are_so_many(tmp_path: Path) -> None:
+    async with gateway_with_mock(tmp_path, limits={"labels_per_token_per_day": 2}) as gate:
+
+        async def labelled(label: str) -> tuple[int, Any, Any]:
+            return await refused(gate, chat(f"of {label}"), **{"x-corpusgen-run": label})
+
+        assert [(await labelled(label))[0] for label in ("a", "b", "c", "a")] == [200, 200, 429, 200]
+        status, body, headers = await labelled("d")
+        assert "limits.labels_per_token_per_day" in body["error"]["message"]
+        assert (status, headers["x-should-retry"]) == (429, "false") or int(headers["Retry-After"]) <= 60
+        assert gate.rows("select count(*) from runs") == [(2,)]
+
+
 async def test_calls_a_minute_are_counted_and_told(tmp_path: Path) -> None:
     async with gateway_with_mock(tmp_path, limits={"per_token_per_minute": 2}) as gate:
         answer = await gate.openai.chat.completions.with_raw_response.create(**chat("one"))
@@ -279,6 +328,58 @@ async def test_embeddings_are_paid_for_once_and_are_no_records(tmp_path: Path) -
         assert gate.bill["requests"] == 1
         assert gate.rows("select microusd from calls") == [(gate.bill["billed_microusd"],)]
         assert gate.rows("select count(*) from records") == [(0,)]
+
+
+async def test_embeddings_say_beside_them_what_a_chat_says(tmp_path: Path) -> None:
+    async with gateway_with_mock(tmp_path, limits={"per_token_per_minute": 9}) as gate:
+        told = []
+        for _ in range(2):
+            body = {"model": "mock-teacher", "input": "a stilt", "user": "u"}
+            async with gate.http.post("/v1/embeddings", json=body) as response:
+                told.append(response.headers)
+        first, again = told
+        assert [one["x-ratelimit-remaining-requests"] for one in told] == ["8", "7"]
+        assert first["x-corpusgen-upstream-request-id"] == again["x-corpusgen-upstream-request-id"]
+        assert float(first["x-corpusgen-cost-usd"]) * 1e6 == pytest.approx(gate.bill["billed_microusd"])
+        assert "x-corpusgen-saved-usd" not in first
+        assert (again["x-corpusgen-cost-usd"], again["x-corpusgen-saved-usd"]) == ("0", first["x-corpusgen-cost-usd"])
+        assert (first["x-corpusgen-ignored"], "x-corpusgen-record" in first) == ("user", False)
+
+
+async def test_who_joins_anothers_stream_is_not_told_that_it_was_asked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corpusgen.serve.gateway.KEEP_ALIVE_S", 0.05)
+    async with gateway_with_mock(tmp_path, Options(latency_s=0.5)) as gate:
+        await gate.openai.chat.completions.create(**chat("The room is open now"))
+
+        async def cache(user: str) -> str | None:
+            async with gate.http.post("/v1/chat/completions", json=chat("Slow", stream=True, user=user)) as response:
+                assert "[DONE]" in await response.text()
+                return response.headers.get("x-corpusgen-cache")
+
+        assert list(await asyncio.gather(cache("a"), cache("b"))) == [None, None]
+        assert (await cache("c"), gate.bill["requests"]) == ("hit", 2)
+
+
+async def test_a_stream_that_is_heard_at_once_is_told_to_be_new(tmp_path: Path) -> None:
+    async with (
+        gateway_with_mock(tmp_path) as gate,
+        gate.http.post("/v1/chat/completions", json=chat("Fast", stream=True)) as response,
+    ):
+        assert response.headers["x-corpusgen-cache"] == "miss"
+
+
+async def test_what_a_translation_leaves_out_is_named_beside_the_answer(tmp_path: Path) -> None:
+    async with gateway_with_mock(tmp_path) as gate:
+        turns = [{"role": "user", "content": "Think?"}]
+        body = {"model": "mock-teacher", "max_tokens": 5, "thinking": {"type": "disabled"}, "messages": turns}
+        for _ in range(2):
+            headers = {"anthropic-beta": "interleaved-thinking-2025-05-14"}
+            async with gate.http.post("/v1/messages", json=body, headers=headers) as response:
+                assert response.headers["x-corpusgen-ignored"] == "anthropic-beta,thinking"
+        async with gate.http.post("/v1/messages", json=body) as response:
+            assert response.headers["x-corpusgen-ignored"] == "thinking"
 
 
 async def test_what_was_erased_is_neither_given_nor_asked_again(tmp_path: Path) -> None:
@@ -426,6 +527,71 @@ async def test_an_account_that_is_refused_is_no_fault_of_the_client(tmp_path: Pa
     async with gateway_with_mock(tmp_path) as gate:
         status, body, _ = await refused(gate, chat("fault:401"))
         assert (status, body["error"]["code"]) == (502, "upstream_account")
+
+
+@asynccontextmanager
+async def _saying(status: str, body: bytes, *headers: bytes) -> AsyncIterator[str]:
+    """A teacher that always says the same."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        lines = [f"HTTP/1.1 {status}".encode(), b"Connection: close", b"Content-Length: %d" % len(body), *headers]
+        writer.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+
+
+INSIDE = b'{"error": {"message": "see http://10.1.2.3:8080/internal and https://docs.example.org/x"}}'
+
+
+@pytest.mark.parametrize(
+    ("said", "status"), [("302 Found", 502), ("308 Permanent Redirect", 502), ("400 Bad Request", 400), ("500 No", 502)]
+)
+async def test_addresses_inside_are_told_only_to_who_runs_it(tmp_path: Path, said: str, status: int) -> None:
+    async with (
+        _saying(said, INSIDE, b"Location: http://169.254.169.254/latest") as url,
+        mock_teacher(Options()) as mock,
+        gateway(tmp_path, mock, offer(mock, base_url=url), limits={"attempts": 1}) as gate,
+    ):
+        assert url in (await refused(gate, chat("x")))[1]["error"]["message"]
+        _, secret = create(gate.corpus, Wish(name="a", user="ann", scopes=("ask",), days=1), by="a test")
+        got, body, _ = await refused(gate, chat("x"), Authorization=f"Bearer {secret}")
+        told = body["error"]["message"]
+        assert got == status
+        assert not [word for word in (url, "10.1.2.3", "169.254", str(tmp_path)) if word in told]
+        assert "endpoint/mock-teacher" in told
+
+
+async def test_an_error_in_a_stream_is_told_without_addresses_inside(tmp_path: Path) -> None:
+    piece = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"at http://10.1.2.3/ \\"error\\""}}]}\n\n'
+    stream = b"Content-Type: text/event-stream"
+    async with (
+        _saying("200 OK", piece + b"data: " + INSIDE + b"\n\n", stream) as url,
+        mock_teacher(Options()) as mock,
+        gateway(tmp_path, mock, offer(mock, base_url=url), limits={"attempts": 1}) as gate,
+    ):
+        _, secret = create(gate.corpus, Wish(name="a", user="ann", scopes=("ask",), days=1), by="a test")
+        carried = {"Authorization": f"Bearer {secret}"}
+        async with gate.http.post("/v1/chat/completions", json=chat("x", stream=True), headers=carried) as response:
+            told = await response.text()
+    assert told.count("10.1.2.3") == 1
+    assert told.startswith(piece.decode())
+
+
+async def test_a_long_name_of_a_request_is_cut(tmp_path: Path) -> None:
+    answer = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "x"}}]}
+    body = orjson.dumps(answer | {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}})
+    told = b"Content-Type: application/json", b"x-request-id: " + b"a" * 7_000
+    async with (
+        _saying("200 OK", body, *told) as url,
+        mock_teacher(Options()) as mock,
+        gateway(tmp_path, mock, offer(mock, base_url=url)) as gate,
+    ):
+        status, _, headers = await refused(gate, chat("x"))
+        assert (status, headers["x-corpusgen-upstream-request-id"]) == (200, "a" * 200)
 
 
 async def test_official_clients_do_not_repeat_what_they_cannot_mend(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ async def _scene(folder: Path) -> AsyncIterator[Scene]:
         "door": {"headers_s": HEADERS_S},
     }
     async with spy, served(folder, **settings) as running:
-        token, admin = running.token("ask", "read"), running.token("admin")
+        token, admin = running.token("ask", "lend", "read"), running.token("admin")
         named = f"http://127.0.0.1:{spy.sockets[0].getsockname()[1]}"
         secrets = (
             token,

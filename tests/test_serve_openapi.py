@@ -129,7 +129,7 @@ def test_every_operation_documents_its_errors_and_its_scope() -> None:
             assert {"400", "429", "503"} <= statuses, (method, path)
             if path != "/api/v1/openapi.json":
                 assert {"401", "403"} <= statuses, (method, path)
-                assert one["x-corpusgen-scope"] in ("ask", "read", "legal", "admin")
+                assert one["x-corpusgen-scope"] in ("ask", "lend", "read", "legal", "admin")
 
 
 def test_the_guide_to_the_api_names_every_path() -> None:
@@ -162,9 +162,9 @@ def test_operations_have_names_of_their_own() -> None:
 
 
 async def test_every_operation_needs_a_token_that_may_do_it(tmp_path: Path) -> None:
-    scopes = {"ask": "read", "read": "ask", "legal": "read", "admin": "legal"}
+    scopes = {"ask": "lend", "lend": "ask", "read": "ask", "legal": "read", "admin": "legal"}
     async with served(tmp_path) as one:
-        tokens = {scope: one.token(scope) for scope in ("ask", "read", "legal")}
+        tokens = {scope: one.token(scope) for scope in ("ask", "lend", "read", "legal")}
         for operation in operations():
             if operation.scope is None:
                 continue

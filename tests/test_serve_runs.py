@@ -6,23 +6,27 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from serve_samples import OPENAI, USE, mock_child, served, served_by_child
+from serve_samples import OPENAI, USE, mock_child, new_token, served, served_by_child
 from task_samples import write_label_task, write_text_task
 
-from corpusgen.corpus import Corpus
+from corpusgen.corpus import Corpus, utc_now
 from corpusgen.errors import CorpusgenError
+from corpusgen.serve import runs as runs_module
 from corpusgen.serve.bus import Bus
 from corpusgen.serve.callers import LOCAL, Caller
 from corpusgen.serve.runs import OVER, Runs, SubmittedRun
+from corpusgen.serve.statuses import Refused
 from corpusgen.serve.submitted import Wanted
+from corpusgen.serve.tokens import revoke
 from corpusgen.stages.verifying import verify
 
 PROMPT = """---
@@ -241,6 +245,94 @@ async def test_a_token_bound_to_a_task_or_a_use_submits_no_other(corpus: Corpus,
             caller = Caller(token_id="t", user="ann", scopes=frozenset({"ask"}), **bound)
             await runs.submit(Wanted(task="sentences/task.yaml"), caller, {})
     await runs.close()
+
+
+@pytest.mark.parametrize("how", ["was revoked", "is over"])
+async def test_a_run_ends_with_its_token_before_it_begins(tmp_path: Path, how: str) -> None:
+    late = timedelta(0)
+    async with served(tmp_path, corpus={"clock": lambda: utc_now() + late}, at_once=0) as one:
+        token, secret = new_token(one.corpus, "ask", "read", name="gone", days=1)
+        named = (await one.post("/api/v1/runs", inline(), token=secret)).json["run"]["id"]
+        if how == "is over":
+            late = timedelta(days=2)
+        else:
+            revoke(one.corpus, token.token_id, by="root")
+        one.service.runs.at_once = 1
+        run = await over(one.service.runs, named)
+        assert (run.state, run.reason) == ("cancelled", f"its token 'gone' {how}")
+        assert one.bill["requests"] == 0
+
+
+async def test_a_run_whose_token_is_revoked_while_it_opens_sends_nothing(tmp_path: Path) -> None:
+    async with served(tmp_path) as one:
+        admin, secret = one.token("admin"), one.token("ask", "read", name="gone")
+        named = (await one.post("/api/v1/runs", inline(items=20), token=secret)).json["run"]["id"]
+        await one.send("DELETE", "/api/v1/tokens/gone", headers={"Authorization": f"Bearer {admin}"})
+        assert (await over(one.service.runs, named)).state == "cancelled"
+        assert one.bill["requests"] == 0
+
+
+async def test_a_run_that_goes_on_ends_with_its_token_and_keeps_what_was_in_flight(tmp_path: Path) -> None:
+    async with served(tmp_path, latency_s=0.2) as one:
+        token, secret = new_token(one.corpus, "ask", "read", name="gone")
+        named = (await one.post("/api/v1/runs", inline(items=400), token=secret)).json["run"]["id"]
+        while not one.bill["requests"]:  # noqa: ASYNC110 - nobody tells a test
+            await asyncio.sleep(0.02)
+        revoke(one.corpus, token.token_id, by="root")
+        run = await over(one.service.runs, named)
+        assert (run.state, run.reason) == ("cancelled", "its token 'gone' was revoked")
+        assert 0 < one.bill["requests"] < 400
+        assert one.corpus.journal.query("select count(*) from records") == [(one.bill["requests"],)]
+        assert not [found for found in verify(one.corpus) if found.check in ("ledger", "balances")]
+
+
+async def test_a_submission_that_is_refused_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(tmp_path, at_once=0) as one:
+        kept = one.service.runs.rules.kept
+        assert (await one.post("/api/v1/runs", inline(items=1))).status == 200
+        monkeypatch.setattr(runs_module, "MOST_WAITING", 1)
+        assert (await one.post("/api/v1/runs", inline(items=2))).status == 429
+        monkeypatch.setattr(runs_module, "_check_room", refuses_the_second_time())
+        assert (await one.post("/api/v1/runs", inline(items=3))).status == 429
+        assert len(list(kept.iterdir())) == 1
+
+
+def refuses_the_second_time() -> Callable[[int], None]:
+    times = iter(range(9))
+
+    def check(waiting: int) -> None:
+        if next(times):
+            raise Refused(429, f"{waiting} are waiting")
+
+    return check
+
+
+async def test_specs_of_runs_that_are_long_over_are_let_go(tmp_path: Path) -> None:
+    late = timedelta(0)
+    async with served(tmp_path, corpus={"clock": lambda: utc_now() + late}) as one:
+        runs = one.service.runs
+        first = await over(runs, (await one.post("/api/v1/runs", inline(items=1))).json["run"]["id"])
+        runs.at_once = 0
+        runs._prune()
+        assert [kept.name for kept in runs.rules.kept.iterdir()] == [first.source["spec"]]
+        late = timedelta(days=31)
+        named = (await one.post("/api/v1/runs", inline(items=2))).json["run"]["id"]
+        runs._prune()
+        assert [kept.name for kept in runs.rules.kept.iterdir()] == [runs.find(named).source["spec"]]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+@pytest.mark.parametrize(
+    "files", [{"words.jsonl": "nonsense"}, {"prompt.md": "x"}, {"words.jsonl": ""}], ids=["seeds", "prompt", "empty"]
+)
+async def test_mistakes_are_told_of_files_as_they_were_sent(
+    tmp_path: Path, dry_run: bool, files: dict[str, str]
+) -> None:
+    async with served(tmp_path, at_once=0) as one:
+        sent = inline()
+        got = await one.post("/api/v1/runs", {**sent, "files": sent["files"] | files, "dry_run": dry_run})
+        assert not any(part in got.text for part in ("corpusgen-spec-", "/specs/", str(tmp_path))), got.text
+        assert got.status == 200 or next(iter(files)) in got.text, got.text
 
 
 async def test_a_file_that_changed_since_ends_the_run_with_that_reason(corpus: Corpus, tmp_path: Path) -> None:

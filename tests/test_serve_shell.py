@@ -9,6 +9,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,19 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 from pydantic import BaseModel
-from serve_samples import CHAT, served
+from serve_samples import CHAT, Served, served
 
 from corpusgen.cli.main import corpusgen as commands
 from corpusgen.errors import BudgetExhausted, CorpusDamaged, UnknownTeacher, UsageError
-from corpusgen.serve.app import bound, hosts_of
+from corpusgen.serve.app import Guests, bound, hosts_of, is_here
 from corpusgen.serve.bus import Bus
 from corpusgen.serve.logs import Log, catch_logging, masked_secrets
 from corpusgen.serve.meter import FAMILIES, MOST_SERIES, Meter
 from corpusgen.serve.reading import body_of, form_of, object_in, query_of
 from corpusgen.serve.routes import CALLER, Operation
-from corpusgen.serve.sessions import SESSIONS
+from corpusgen.serve.sessions import MOST_OF_ONE, SESSIONS
 from corpusgen.serve.spans import Spans
-from corpusgen.serve.statuses import Refused, as_refused
+from corpusgen.serve.statuses import Hidden, Refused, as_refused
 from corpusgen.serve.tokens import revoke
 
 OPERATING = (Path(__file__).parents[1] / "docs" / "operating.md").read_text("utf-8")
@@ -223,8 +224,29 @@ async def test_our_own_errors_have_a_status_each(tmp_path: Path, error: Exceptio
 
 
 def test_the_folder_of_the_corpus_is_not_told() -> None:
-    told = as_refused(CorpusDamaged("/home/ann/corpus/journal.sqlite: is gone"), hidden="/home/ann/corpus")
-    assert str(told) == "the corpus/journal.sqlite: is gone"
+    hidden = Hidden(folders=("/home/ann/corpus", "/home/ann"))
+    told = as_refused(CorpusDamaged("/home/ann/corpus/journal.sqlite: is gone"), hidden=hidden)
+    assert str(told) == "journal.sqlite: is gone"
+    mistake = as_refused(Refused(400, "no", problems=[{"field": "a", "message": "/home/ann/x is none"}]), hidden=hidden)
+    assert mistake.problems == ({"field": "a", "message": "x is none"},)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("HTTP 500 from http://10.1.2.3:8000/v1: no", "HTTP 500 from the teacher 'gpt': no"),
+        ("see http://10.9.9.9/x and https://docs.example.org/y.", "see [address] and https://docs.example.org/y."),
+        (
+            "http://vllm:8000/v1 http://a.svc http://[::1]/ http://2130706433/ http://0x7f.1/",
+            " ".join(["[address]"] * 5),
+        ),
+        ("http://user@169.254.169.254/latest http://[fe80::1 ok", "[address] [address] ok"),
+    ],
+)
+def test_addresses_that_mean_nothing_elsewhere_are_not_told(said: str, told: str) -> None:
+    hidden = Hidden(names={"http://10.1.2.3:8000/v1": "the teacher 'gpt'"}, addresses=True)
+    assert hidden.out_of(said) == told
+    assert Hidden().out_of(said) == said
 
 
 async def test_an_answer_that_breaks_in_the_middle_has_no_end(tmp_path: Path) -> None:
@@ -347,6 +369,21 @@ async def test_a_browser_that_has_shown_a_token_is_known_until_it_is_revoked(tmp
             assert (await s.send("POST", "/console/test-change", data=sent, headers=carried)).status == status
         revoke(s.corpus, "browser", by="ann")
         assert (await s.send("GET", "/console/test-look", headers=carried)).status == 303
+
+
+async def test_sessions_of_one_token_do_not_end_those_of_others(tmp_path: Path) -> None:
+    async with served(tmp_path, operations=_pages()) as s:
+        tokens = [s.token("read", name=name) for name in ("ann", "eve")]
+
+        async def entered(token: str) -> dict[str, str]:
+            got = await s.get("/console/test-enter", token=token)
+            s.client.cookie_jar.clear()
+            return {"Cookie": (got.header("Set-Cookie") or "").partition(";")[0]}
+
+        ann, first = await entered(tokens[0]), await entered(tokens[1])
+        last = [await entered(tokens[1]) for _ in range(MOST_OF_ONE)][-1]
+        for carried, status in ((ann, 200), (first, 303), (last, 200)):
+            assert (await s.send("GET", "/console/test-look", headers=carried)).status == status
 
 
 # --- logs
@@ -526,10 +563,147 @@ async def test_what_is_no_http_is_counted_and_logged_without_what_it_was(tmp_pat
 async def test_behind_a_proxy_its_word_tells_who_calls(tmp_path: Path) -> None:
     settings = {"behind_proxy": True, "hosts": frozenset({"llm.example.org"})}
     told = {"Host": "llm.example.org", "X-Forwarded-For": "203.0.113.5, 203.0.113.9"}
-    async with served(tmp_path, gate=settings) as s:
+    async with served(tmp_path, gate=settings | {"open_without_tokens": False}) as s:
         assert (await s.get("/healthz")).status == 421
         assert (await s.send("GET", "/healthz", headers=told | {"Origin": "https://llm.example.org"})).status == 200
         assert "address=203.0.113.9" in s.log.getvalue().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "address"),
+    [
+        (("203.0.113.1", "203.0.113.9"), "203.0.113.9"),
+        (("203.0.113.1, 2001:db8::9",), "2001:db8::9"),
+        (("203.0.113.1", "x status=200"), "127.0.0.1"),
+        (("203.0.113.1,",), "127.0.0.1"),
+        (("fe80::1%a b",), "127.0.0.1"),
+    ],
+)
+async def test_of_a_proxys_lines_the_last_address_counts_and_only_if_it_is_one(
+    tmp_path: Path, lines: tuple[str, ...], address: str
+) -> None:
+    async with served(tmp_path, gate={"behind_proxy": True, "open_without_tokens": False}) as s:
+        await s.send("GET", "/healthz", headers=[("X-Forwarded-For", line) for line in lines])
+        assert f" address={address} " in s.log.getvalue().splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "x-forwarded-host"])
+async def test_without_tokens_nobody_comes_in_through_a_proxy(tmp_path: Path, name: str) -> None:
+    async with served(tmp_path) as s:
+        through = {name: "203.0.113.9"}
+        assert (await s.send("POST", "/v1/chat/completions", json=CHAT, headers=through)).status == 403
+        assert (await s.send("GET", "/console", headers=through)).status == 403
+        assert (await s.send("GET", "/healthz", headers=through)).status == 200
+        assert (await s.get("/v1/models")).status == 200
+        token = s.token("ask")
+        assert (await s.send("GET", "/v1/models", headers=through | {"Authorization": f"Bearer {token}"})).status == 200
+
+
+@pytest.mark.parametrize("host", ["llm.example.org", "192.0.2.1", "127.0.0.1.example.org", "[::2]"])
+async def test_without_tokens_nobody_comes_in_by_another_machines_name(tmp_path: Path, host: str) -> None:
+    async with served(tmp_path, gate={"hosts": frozenset({host, "localhost", "127.0.0.5:80", "[::1]"})}) as s:
+        assert (await s.send("GET", "/v1/models", headers={"Host": host})).status == 403
+        for own in ("localhost", "127.0.0.5:80", "[::1]"):
+            assert (await s.send("GET", "/v1/models", headers={"Host": own})).status == 200
+
+
+async def exchanged(s: Served, *pieces: bytes) -> bytes:
+    """Everything that comes back on one connection until it is closed, whatever was sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+    found = b""
+    with suppress(ConnectionError):
+        for piece in pieces:
+            writer.write(piece.replace(b"HOST", b"127.0.0.1:%d" % s.port))
+            await writer.drain()
+        while got := await reader.read(65_536):
+            found += got
+    writer.close()
+    return found
+
+
+LINE = b"GET /healthz HTTP/1.1\r\nHost: HOST\r\n"
+
+
+async def test_a_head_that_grows_is_not_kept_and_a_body_may(tmp_path: Path) -> None:
+    many = b"".join(b"X-%d: %s\r\n" % (at, b"a" * 4_000) for at in range(12))
+    body = json.dumps(CHAT | {"user": "x" * 300_000}).encode()
+    asks = b"POST /v1/chat/completions HTTP/1.1\r\nHost: HOST\r\nContent-Type: application/json\r\n"
+    asks += b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    async with served(tmp_path) as s:
+        for sent in ((LINE + many,), (LINE, many), (LINE + b"\r\n" + LINE + many,), (LINE, b"X: " + b"a" * 9_000)):
+            assert b" 431 " in await exchanged(s, *sent)
+        assert (await exchanged(s, asks + body)).startswith(b"HTTP/1.1 200")
+        pipelined = (LINE + b"\r\n") * 2_000 + LINE + b"Connection: close\r\n\r\n"
+        assert (await exchanged(s, pipelined)).count(b"HTTP/1.1 200") == 2_001
+
+
+async def test_a_head_that_never_ends_is_not_waited_for(tmp_path: Path) -> None:
+    async with served(tmp_path, door={"headers_s": 0.3}) as s:
+        assert await exchanged(s, b"") == b""
+        assert await exchanged(s, LINE) == b""
+        assert (await exchanged(s, LINE + b"\r\n", LINE)).count(b"HTTP/1.1 200") == 1
+        kept, writer = await asyncio.open_connection("127.0.0.1", s.port)
+        for _ in range(2):  # who asks nothing more may still come back
+            writer.write((LINE + b"\r\n").replace(b"HOST", b"127.0.0.1:%d" % s.port))
+            assert b"200" in await kept.readuntil(b"}")
+            await asyncio.sleep(0.5)
+        writer.close()
+
+
+async def test_an_address_elsewhere_has_so_many_connections_and_this_machine_any_number(tmp_path: Path) -> None:
+    async with served(tmp_path, door={"most_of_one": 2, "exempt": lambda _: False}) as s:
+        held = [await asyncio.open_connection("127.0.0.1", s.port) for _ in range(2)]
+        assert (await exchanged(s, b"")).startswith(b"HTTP/1.1 503")
+        held[0][1].close()
+        await held[0][1].wait_closed()
+        tries = [await exchanged(s, LINE + b"Connection: close\r\n\r\n") for _ in range(50)]
+        assert tries[-1].startswith(b"HTTP/1.1 200")
+        held[1][1].close()
+    assert [is_here(one) for one in ("127.0.0.1", "::1", "::ffff:127.0.0.1", "203.0.113.9", "fe80::1%eth0")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    guests = Guests(1, is_here)
+    assert (guests.enter("2001:db8::1"), guests.enter("2001:db8::2")) == ("2001:db8::/64", None)
+
+
+async def test_nobody_is_told_to_go_on_who_is_to_be_refused(tmp_path: Path) -> None:
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: HOST\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    )
+    async with served(tmp_path) as s:
+        s.token("ask")
+        found = await exchanged(s, head + b"Expect: 100-continue\r\nContent-Length: 10\r\n\r\n")
+        assert found.startswith(b"HTTP/1.1 401")
+        assert b" 100 " not in found
+
+
+async def test_a_body_comes_whole_or_in_chunks_and_in_no_other_way(tmp_path: Path) -> None:
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: HOST\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    )
+    async with served(tmp_path) as s:
+        for coding in (b"gzip, chunked", b"identity, chunked"):
+            sent = head + b"Transfer-Encoding: " + coding + b"\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+            assert (await exchanged(s, sent)).startswith(b"HTTP/1.1 400")
+        odd = head + b"Expect: 200-ok\r\nContent-Length: 2\r\n\r\n{}"
+        assert (await exchanged(s, odd)).startswith(b"HTTP/1.1 417")
+
+
+async def test_a_header_of_ours_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: HOST\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    )
+    body = json.dumps(CHAT).encode()
+    async with served(tmp_path) as s:
+        for name in (b"x-corpusgen-run", b"X-Corpusgen-Sample", b"x-corpusgen-user", b"x-corpusgen-csrf"):
+            sent = head + name + b": \xff\xb2\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            found = await exchanged(s, sent)
+            assert found.startswith(b"HTTP/1.1 400"), found
+        assert "event=unexpected" not in s.log.getvalue()
 
 
 async def test_another_site_may_link_to_a_page_and_nothing_else(tmp_path: Path) -> None:
@@ -578,6 +752,7 @@ def test_names_are_those_of_this_machine_and_those_it_was_told() -> None:
         (["--tls-cert", "x.pem", "--tls-key", "y.pem"], "no certificate"),
         (["--host-name", "http://x"], "--host-name"),
         (["--host-name", "*"], "--host-name"),
+        (["--host-name", "llm.example.org"], "corpusgen tokens create"),
         (["--host", "192.0.2.77", "--tls-cert", "x", "--tls-key", "y"], "corpusgen tokens create"),
     ],
 )
@@ -585,6 +760,16 @@ def test_a_door_that_stands_open_is_refused_with_what_to_do(tmp_path: Path, argu
     ran = corpusgen("serve", "--corpus", tmp_path / "c", *arguments)
     assert ran.code == 2
     assert told in ran.stderr
+
+
+def test_a_corpus_is_its_owners_alone_or_that_is_said(tmp_path: Path) -> None:
+    made, there = tmp_path / "made", tmp_path / "there"
+    there.mkdir(mode=0o755)
+    assert "chmod 700" not in corpusgen("serve", "--corpus", made, "--behind-proxy").stderr
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert "chmod 700" in corpusgen("serve", "--corpus", there, "--behind-proxy").stderr
+    assert corpusgen("serve", "--init", "--corpus", tmp_path / "begun").code == 0
+    assert (tmp_path / "begun").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_a_service_answers_with_its_student_and_asks_a_teacher_where_it_is_not_s
     def offer(threshold: float, teacher: str) -> str:
         return f"students:\n  - {{name: kinds, student: {the_student(folder).name}, threshold: {threshold}{teacher}}}\n"
 
-    async def asked(more: str) -> tuple[int, str | None, int]:
+    async def asked(more: str, *, left: str | None = None) -> tuple[int, str | None, int]:
         turns = [{"role": "user", "content": "an oak behind the house"}]
         body = {"model": "student/kinds", "messages": turns, "max_tokens": 8}
         async with (
@@ -266,9 +266,11 @@ def test_a_service_answers_with_its_student_and_asks_a_teacher_where_it_is_not_s
             got = await one.post("/v1/chat/completions", body)
             models = (await one.get("/v1/models")).json["data"]
             assert "student/kinds" in [model["id"] for model in models]
+            assert got.header("x-corpusgen-student") == left
             return got.status, got.header("x-corpusgen-cache"), mock.bill.to_json()["requests"]
 
     assert asyncio.run(asked(offer(0.0, ""))) == (200, "student", 0)
-    assert asyncio.run(asked(offer(1.0, f", teacher: {OPENAI}"))) == (200, "miss", 1)
+    passed_on = asked(offer(1.0, f", teacher: {OPENAI}"), left="abstained")
+    assert asyncio.run(passed_on) == (200, "miss", 1)
     status, _, requests = asyncio.run(asked(offer(1.0, "")))
     assert (status, requests) == (400, 0)

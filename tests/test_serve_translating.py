@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from corpusgen.records import Json, Request
 from corpusgen.serve.calls import BadCall, Wire, read_call
+from corpusgen.serve.from_messages import chat_of_messages
+from corpusgen.serve.left_out import left_out
 from corpusgen.serve.translating import in_wire, request_of_call
 from corpusgen.teachers.reading import body_of
 
@@ -178,6 +180,118 @@ def test_signed_thinking_in_a_chat_goes_back_to_who_signed_it() -> None:
     assert assistant["content"] == [block, {"type": "text", "text": "b"}]
 
 
+USER = {"role": "user", "content": "a"}
+
+
+def result(content: Json, **more: Json) -> list[Json]:
+    """A conversation in which a tool has said something."""
+    used = {"type": "tool_use", "id": "c1", "name": "weather", "input": {}}
+    told = {"type": "tool_result", "tool_use_id": "c1", "content": content, **more}
+    return [USER, {"role": "assistant", "content": [used]}, {"role": "user", "content": [told]}]
+
+
+@pytest.mark.parametrize("content", ["no such city", [{"type": "text", "text": "no such city"}]])
+def test_a_tool_that_failed_is_told_from_one_that_did_not(content: Json) -> None:
+    failed = messages(messages=result(content, is_error=True), tools=TOOLS["messages"])
+    said = '{"is_error":true,"content":"no such city"}'
+    assert sent(failed, "messages", "chat")["messages"][-1]["content"] == said
+    assert sent(failed, "messages", "responses")["input"][-1]["output"] == said
+    worked = messages(messages=result(content, is_error=False), tools=TOOLS["messages"])
+    assert sent(worked, "messages", "chat")["messages"][-1]["content"] == "no such city"
+
+
+def test_a_tool_that_failed_without_a_word_is_told_too() -> None:
+    failed = messages(messages=result(None, is_error=True), tools=TOOLS["messages"])
+    assert sent(failed, "messages", "chat")["messages"][-1]["content"] == '{"is_error":true,"content":""}'
+
+
+THOUGHT = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+MARK = {"type": "ephemeral"}
+LOOSE: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "n", "strict": False, "schema": WEATHER}}
+SAID = {"role": "assistant", "content": "b"}
+
+
+@pytest.mark.parametrize(
+    ("wire", "body", "api", "names"),
+    [
+        ("messages", messages(thinking={"type": "disabled"}), "chat", ["thinking"]),
+        ("messages", messages(thinking={"type": "adaptive"}), "responses", ["thinking"]),
+        (
+            "messages",
+            messages(messages=[USER, {"role": "assistant", "content": [THOUGHT, {"type": "text", "text": "b"}]}]),
+            "chat",
+            ["messages.content.thinking"],
+        ),
+        (
+            "messages",
+            messages(system=[{"type": "text", "text": "s", "cache_control": MARK}], cache_control=MARK),
+            "chat",
+            ["cache_control", "messages.content.cache_control"],
+        ),
+        (
+            "messages",
+            messages(tools=[{"name": "f", "input_schema": {}, "cache_control": MARK}]),
+            "chat",
+            ["tools.cache_control"],
+        ),
+        (
+            "chat",
+            chat(messages=[USER, {**SAID, "reasoning_content": "hm"}]),
+            "messages",
+            ["messages.reasoning_content"],
+        ),
+        ("chat", chat(messages=[USER, {**SAID, "thinking_blocks": [THOUGHT]}]), "messages", []),
+        (
+            "chat",
+            chat(messages=[USER, {**SAID, "thinking_blocks": [THOUGHT]}]),
+            "responses",
+            ["messages.thinking_blocks"],
+        ),
+        (
+            "responses",
+            responses(include=["reasoning.encrypted_content"], reasoning={"effort": "low", "summary": "auto"}),
+            "chat",
+            ["include", "reasoning.summary"],
+        ),
+        (
+            "responses",
+            responses(input=[{"role": "user", "content": "a"}, {"type": "reasoning", "id": "r", "summary": []}]),
+            "messages",
+            ["input.reasoning"],
+        ),
+    ],
+)
+def test_what_is_left_out_on_the_way_is_named(wire: Wire, body: dict[str, Any], api: Wire, names: list[str]) -> None:
+    call = read_call(wire, body)
+    in_wire(call, api)
+    assert list(left_out(call, api)) == names
+    assert left_out(call, wire) == ()
+
+
+def test_a_schema_that_only_hints_is_never_enforced() -> None:
+    assert refused(chat(response_format=LOOSE), "chat", "messages") == "response_format.json_schema.strict"
+    assert sent(chat(response_format=LOOSE), "chat", "responses")["text"]["format"]["strict"] is False
+    strict = {**LOOSE, "json_schema": {**LOOSE["json_schema"], "strict": True}}
+    assert sent(chat(response_format=strict), "chat", "messages")["output_config"]["format"]["schema"] == WEATHER
+
+
+def test_a_function_that_is_not_strict_does_not_become_it_where_that_is_the_default() -> None:
+    assert [tool["strict"] for tool in sent(BODIES["chat"], "chat", "responses")["tools"]] == [False]
+    strict = [{"type": "function", "function": {**TOOLS["chat"][0]["function"], "strict": True}}]
+    assert [tool["strict"] for tool in sent(chat(tools=strict), "chat", "responses")["tools"]] == [True]
+
+
+def test_places_are_counted_as_the_client_counts_them() -> None:
+    custom = {"type": "custom_tool_call", "call_id": "c", "name": "sql", "input": "x"}
+    asked_for = {"input": [{"role": "user", "content": "a"}, custom]}
+    assert refused(responses(**asked_for), "responses", "chat") == "input[1]"
+    assert refused(responses(**asked_for, instructions="be brief"), "responses", "chat") == "input[1]"
+    front = [{"role": "system", "content": "s"}, USER]
+    for more in ({}, {"system": "be brief"}):
+        call = read_call("messages", messages(messages=front, **more))
+        assert chat_of_messages(call).places[-2:] == ["messages[0]", "messages[1]"]
+
+
 def test_several_parts_stay_several() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     body = chat(messages=[{"role": "user", "content": parts}])
@@ -194,7 +308,6 @@ def test_a_developers_text_is_system_text_to_anthropic() -> None:
 CUSTOM = [{"type": "custom", "custom": {"name": "sql"}}]
 BROKEN = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
 SYSTEM = {"role": "system", "content": "s"}
-USER = {"role": "user", "content": "a"}
 
 
 @pytest.mark.parametrize(

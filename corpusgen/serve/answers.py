@@ -6,6 +6,8 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import apsw
@@ -15,11 +17,19 @@ from corpusgen.budget.lending import ROLE
 from corpusgen.corpus import Corpus, microseconds, moment
 from corpusgen.errors import InvalidAnswer
 from corpusgen.journal import Transaction
+from corpusgen.provenance.events import note_event
 from corpusgen.records import Json, Reply, Request, Usage, canonical_json
 from corpusgen.serve.api.models import AnswerOffered, AnswerTold, CardTaken, Offer
 from corpusgen.serve.callers import Caller
+from corpusgen.serve.config import Configured
+from corpusgen.serve.rooms import RoomKey, task_of, use_text
+from corpusgen.stages.deciding import decision_for, with_terms_of
+from corpusgen.stages.erasures import Tombstones
+from corpusgen.stages.opening import card_of
 from corpusgen.store.answers import Answer, Card, find_answer, store_answer, store_card
 from corpusgen.teachers.reading import read_choices
+from corpusgen.teachers.registry import open_teacher
+from corpusgen.teachers.teacher import Teacher
 
 MOST_TOLD: Final = 24 << 20
 """Bytes of replies in one answer of the API."""
@@ -64,20 +74,89 @@ def _told(reader: apsw.Connection, answer: Answer) -> AnswerTold:
     )
 
 
-def offer_answers(corpus: Corpus, offered: Sequence[AnswerOffered], caller: Caller) -> list[Offer]:
+@dataclass(kw_only=True)
+class Cards:
+    """The cards of the service's own teachers, under its own terms: no offer says who answered, or under which."""
+
+    corpus: Corpus
+    config: Configured
+    _teachers: dict[int, Teacher] = field(default_factory=dict)
+    _made: dict[int, Card] = field(default_factory=dict)
+
+    def of(self, teacher: str) -> Iterator[Card]:
+        """The cards of the configured teachers of that name."""
+        for at, offer in enumerate(self.config.spec.teachers):
+            if offer.name == teacher:
+                yield self._card(at)
+
+    def _card(self, at: int) -> Card:
+        if at not in self._made:
+            use = use_text(self.config.spec.intended_use.model_dump(mode="json"))
+            task = task_of(self.corpus, self.config, RoomKey(at=at, task=self.config.spec.task, use=use, run=""))
+            teacher = self._teachers[at] = open_teacher(
+                task.teacher, folder=task.located.file.parent, clock=self.corpus.clock, sending=False
+            )
+            task = with_terms_of(self.corpus, task)
+            decision = decision_for(self.corpus, task, teacher.card, self.corpus.clock().date())
+            self._made[at] = card_of(teacher.card, decision)
+        return self._made[at]
+
+    async def aclose(self) -> None:
+        """Let go of the teachers, none of whom was asked."""
+        for teacher in self._teachers.values():
+            await teacher.aclose()
+
+
+def offer_answers(cards: Cards, offered: Sequence[AnswerOffered], caller: Caller) -> list[Offer]:
     """Keep answers that a borrower paid for under a lease of its own; says of each what became of it."""
-    return [_offered(corpus, one, caller) for one in offered]
+    found = [_looked_at(cards, one, caller) for one in offered]
+    keeping = [one for one in found if not isinstance(one, str)]
+    if keeping:
+        cards.corpus.journal.run_now(partial(_keep, every=keeping, caller=caller))
+    whys = [one if isinstance(one, str) else "" for one in found]
+    return [Offer(request_key=one.request_key, kept=not why, why=why) for one, why in zip(offered, whys, strict=True)]
 
 
-def _offered(corpus: Corpus, one: AnswerOffered, caller: Caller) -> Offer:
+def _looked_at(cards: Cards, one: AnswerOffered, caller: Caller) -> _Keeping | str:
+    """What is to be kept, or why not. Whether it was paid for comes before anything of it is read."""
+    paid = _paid(cards.corpus, one, caller)
+    if isinstance(paid, str):
+        return paid
     request, body = _request(one), _body(one)
     if request is None or body is None:
-        why = "the request's sha256 is not its key, or it is no request" if request is None else "body: is not base64"
-        return Offer(request_key=one.request_key, kept=False, why=why)
+        return "the request's sha256 is not its key, or it is no request" if request is None else "body: is not base64"
     if why := next(_complaints(one, request, body), ""):
-        return Offer(request_key=one.request_key, kept=False, why=why)
-    why = corpus.journal.run_now(lambda transaction: _keep(transaction, one, request, body, caller))
-    return Offer(request_key=one.request_key, kept=not why, why=why)
+        return why
+    if Tombstones.of(cards.corpus.journal).over_request(request.key) is not None:
+        return "it was answered here and erased, and what was erased is not taken again"
+    card = next((card for card in cards.of(one.card.teacher) if _is_of(card, one, request)), None)
+    if card is None:
+        return "the card is of no teacher of this service, or of another than the request"
+    return _Keeping(one=one, request=request, card=card, body=body, call_id=paid)
+
+
+def _paid(corpus: Corpus, one: AnswerOffered, caller: Caller) -> int | str:
+    """The call that this token reported, or why there is none."""
+    rows = corpus.journal.query(
+        "select call_id, teacher, microusd, scopes from calls where request_key = ? and role = ? and state = 'settled'"
+        " order by call_id desc limit 1",
+        (bytes.fromhex(one.request_key), ROLE),
+    )
+    if not rows or f"token:{caller.token_id}" not in rows[0][3].split("\n"):
+        return "no call for it was reported as settled under a lease of this token; return the lease first"
+    call_id, teacher, microusd, _ = rows[0]
+    if teacher != one.card.teacher or microusd != one.cost_microusd:
+        return f"the call was reported for {teacher} at {microusd} micro-dollars"
+    return int(call_id)
+
+
+_WHO: Final = ("teacher", "provider", "model", "route", "host", "identity", "revision")
+
+
+def _is_of(card: Card, one: AnswerOffered, request: Request) -> bool:
+    """Whether it is of this teacher; the terms are ours to say."""
+    same = all(getattr(card, name) == getattr(one.card, name) for name in _WHO)
+    return same and (card.identity, card.model) == (request.teacher, request.model)
 
 
 def _request(one: AnswerOffered) -> Request | None:
@@ -112,9 +191,6 @@ def _body(one: AnswerOffered) -> bytes | None:
 
 
 def _complaints(one: AnswerOffered, request: Request, body: bytes) -> Iterator[str]:
-    card = one.card
-    if (card.identity, card.model) != (request.teacher, request.model):
-        yield "the card is of another teacher than the request"
     if one.received < one.sent:
         yield "received: is before it was sent"
     if one.sent.tzinfo is None or one.received.tzinfo is None:
@@ -128,23 +204,31 @@ def _complaints(one: AnswerOffered, request: Request, body: bytes) -> Iterator[s
         yield f"request: {error!s:.200}"
 
 
-def _keep(transaction: Transaction, one: AnswerOffered, request: Request, body: bytes, caller: Caller) -> str:
-    """Why it is not kept; empty where it is, or was."""
-    rows = transaction.rows(
-        "select call_id, teacher, microusd, scopes from calls where request_key = ? and role = ? and state = 'settled'"
-        " order by call_id desc limit 1",
-        (request.key, ROLE),
-    )
-    mine = f"token:{caller.token_id}"
-    if not rows or mine not in rows[0][3].split("\n"):
-        return "no call for it was reported as settled under a lease of this token; return the lease first"
-    call_id, teacher, microusd, _ = rows[0]
-    if teacher != one.card.teacher or microusd != one.cost_microusd:
-        return f"the call was reported for {teacher} at {microusd} micro-dollars"
-    card = Card(**{**one.card.model_dump(), "terms_ids": tuple(one.card.terms_ids)})
-    store_card(transaction, card)
-    store_answer(transaction, request, _answer(one, request, card, body), call_id)
-    return ""
+@dataclass(frozen=True, kw_only=True)
+class _Keeping:
+    """An answer that is to be kept."""
+
+    one: AnswerOffered
+    request: Request
+    card: Card
+    body: bytes
+    call_id: int
+
+
+def _keep(transaction: Transaction, every: Sequence[_Keeping], caller: Caller) -> None:
+    """Keep answers, and note in the ledger whose word they are."""
+    new = [one for one in every if not transaction.rows(_KNOWN, (one.request.key,))]  # the first answer stays
+    for keeping in new:
+        store_card(transaction, keeping.card)
+        answer = _answer(keeping.one, keeping.request, keeping.card, keeping.body)
+        store_answer(transaction, keeping.request, answer, keeping.call_id)
+    if new:
+        calls: list[Json] = [one.call_id for one in new]
+        told: dict[str, Json] = {"act": "answers_taken", "by": caller.user, "token": caller.token_id, "calls": calls}
+        note_event(transaction, "administered", told)
+
+
+_KNOWN: Final = "select 1 from answers where request_key = ?"
 
 
 def _answer(one: AnswerOffered, request: Request, card: Card, body: bytes) -> Answer:

@@ -6,8 +6,11 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from importlib import import_module
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,16 +43,24 @@ from corpusgen.serve.tokens import Tokens
 if TYPE_CHECKING:
     from corpusgen.serve.config import Configured
 
-LONGEST_LINE: Final = 16 * 2**10
+LONGEST_LINE: Final = 8 * 2**10
 """Bytes of a request line or of one header."""
+LONGEST_HEAD: Final = 32 * 2**10
+"""Bytes of a request line with all its headers."""
 MOST_HEADERS: Final = 100
-HEADERS_S: Final = 60.0
-"""How long headers may take, and how long a connection may be idle."""
+HEADERS_S: Final = 15.0
+"""How long a request line and its headers may take, from the connection or from their first byte."""
+IDLE_S: Final = 75.0
+"""How long a connection is kept that asks nothing more; proxies give up theirs after a minute."""
 LINGERING_S: Final = 1.0
 _log = logging.getLogger("corpusgen.serve")
 
 BACKLOG: Final = 4_096
 MOST_CONNECTIONS: Final = 4_096
+MOST_OF_ONE: Final = 256
+"""Connections of one address elsewhere."""
+FIRST: Final = "corpusgen.store.fresh"
+"""What the first answer needs and nobody else: reading it takes as long as half of all that comes before."""
 GRACE_S: Final = 30.0
 CLEANUP_S: Final = 2.0
 """How long answers that are still going out have, once those who ask have been waited for."""
@@ -96,11 +107,80 @@ def _routed(app: web.Application, operations: Iterable[Operation]) -> dict[objec
     return by_route
 
 
-async def _expected(request: web.Request) -> None:
-    """Ask for a body only in the one way there is; the gate looks at its headers first in any case."""
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the answer itself has not begun
+async def _expected(_: web.Request) -> None:
+    """Nothing yet: aiohttp comes here before the gate, which asks for the body once it has looked at the headers."""
+
+
+class _Heads:
+    """The parser of a connection, which gives up on a request whose line and headers are too long together."""
+
+    _PIECE: Final = 8 * 2**10
+
+    def __init__(self, knock: _Knock, parser: Any) -> None:
+        self._knock = knock
+        self._parser = parser
+        self._body: Any = None
+        self.size = 0
+        """Bytes of a head that has no end yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+    def feed_data(self, data: bytes) -> tuple[list[Any], bool, bytes]:
+        """As the parser does, in pieces, between which is counted. Raises LineTooLong."""
+        found: list[Any] = []
+        for at in range(0, max(1, len(data)), self._PIECE):
+            piece = data[at : at + self._PIECE]
+            in_body = self._body is not None and not self._body.is_eof()
+            messages, upgraded, tail = self._parser.feed_data(piece)
+            found += messages
+            if upgraded:
+                return found, True, tail + data[at + self._PIECE :]
+            if messages:
+                self._body, self.size = messages[-1][1], 0
+            elif not in_body and not self._knock.is_full(len(found)):
+                self.size += len(piece)
+                if self.size > LONGEST_HEAD:
+                    raise http_exceptions.LineTooLong(b"", LONGEST_HEAD)
+        return found, False, b""
+
+
+class Guests:
+    """How many connections each address has that is not this machine's own."""
+
+    def __init__(self, most: int, exempt: Callable[[str], bool]) -> None:
+        self._most = most
+        self._exempt = exempt
+        self._of: Counter[str] = Counter()
+
+    def enter(self, address: str) -> str | None:
+        """What a connection is counted under; None where there are too many already."""
+        name = "" if self._exempt(address) else _neighbours(address)
+        if name and self._of[name] >= self._most:
+            return None
+        self._of[name] += 1
+        return name
+
+    def leave(self, name: str) -> None:
+        """A connection less."""
+        self._of[name] -= 1
+        if self._of[name] <= 0:
+            del self._of[name]
+
+
+def is_here(address: str) -> bool:
+    """Whether it is this machine that asks."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:  # a socket that has no address
+        return True
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
+
+
+def _neighbours(address: str) -> str:
+    """An address as it is counted: of IPv6 everybody has as many as a network has, so that is one."""
+    found = ip_address(address.partition("%")[0])
+    return str(ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
 
 
 class _Knock(web.RequestHandler):
@@ -108,6 +188,64 @@ class _Knock(web.RequestHandler):
 
     unread: Callable[[int, str], None]
     """Takes note of it: the status, and who sent it."""
+    guests: Guests
+    headers_s: float
+    turned_away: Callable[[], None]
+    _guest: str | None = None
+    _alarm: asyncio.TimerHandle | None = None
+
+    def is_full(self, more: int) -> bool:
+        """Whether so many requests wait that the next are not read yet."""
+        return len(self._messages) + more >= self._max_msg_queue_size
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let it in, unless its address has as many as it may."""
+        peer = transport.get_extra_info("peername")
+        self._guest = self.guests.enter(str(peer[0]) if isinstance(peer, tuple) else "")
+        if self._guest is None:
+            self.turned_away()
+            _Full().connection_made(transport)
+            return
+        super().connection_made(transport)
+        self._parser: Any = _Heads(self, self._parser)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """One less."""
+        if self._guest is None:
+            return
+        self.guests.leave(self._guest)
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; a request whose head takes too long is not waited for."""
+        if self._guest is None:
+            return
+        before = self._request_count
+        super().data_received(data)
+        if not data or self._parser is None:
+            return
+        if self._parser.size:
+            if self._alarm is None:
+                self._wait_for_head()
+        elif self._request_count != before:
+            self._stop_waiting()
+
+    def _wait_for_head(self) -> None:
+        self._alarm = self._loop.call_later(self.headers_s, self._late)
+
+    def _stop_waiting(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _late(self) -> None:
+        self._alarm = None
+        if self._request_in_progress or self._messages:  # who waits for an answer may send the next one slowly
+            self._wait_for_head()
+        else:
+            self.force_close()
 
     def handle_error(
         self,
@@ -119,6 +257,10 @@ class _Knock(web.RequestHandler):
         """What is said of a request that nobody could read, or that failed before the gate saw it."""
         if request.writer.output_size > 0:
             raise ConnectionError("half an answer is out already")
+        if exc is not None:
+            exc.__traceback__ = (
+                None  # it goes round in a circle, and keeps what was read until somebody looks for those
+            )
         if isinstance(exc, http_exceptions.LineTooLong) or "Too many headers" in str(exc):
             told = Refused(431, "the request line or a header is longer than it may be, or there are too many")
         elif status == 400:
@@ -149,9 +291,21 @@ class _Full(asyncio.Protocol):
 
 
 def door(
-    server: web.Server, meter: Meter, log: Log, *, most: int = MOST_CONNECTIONS, headers_s: float = HEADERS_S
+    server: web.Server,
+    meter: Meter,
+    log: Log,
+    *,
+    most: int = MOST_CONNECTIONS,
+    most_of_one: int = MOST_OF_ONE,
+    exempt: Callable[[str], bool] = is_here,
+    headers_s: float = HEADERS_S,
+    idle_s: float = IDLE_S,
 ) -> Callable[[], asyncio.Protocol]:
-    """What makes a protocol of each connection, so many at once."""
+    """What makes a protocol of each connection, so many at once, and so many of one address that is not exempt."""
+    guests = Guests(most_of_one, exempt)
+
+    def turned_away() -> None:
+        meter.add("corpusgen_connections_refused_total", 1)
 
     def unread(status: int, address: str) -> None:
         meter.add("corpusgen_requests_total", 1, "other", "other", str(status))
@@ -159,20 +313,21 @@ def door(
 
     def opened() -> asyncio.Protocol:
         if len(server.connections) >= most:
-            meter.add("corpusgen_connections_refused_total", 1)
+            turned_away()
             return _Full()
         knock = _Knock(
             server,
             loop=asyncio.get_running_loop(),
             access_log=None,  # type: ignore[arg-type] # None is what turns it off
-            keepalive_timeout=headers_s,
+            keepalive_timeout=idle_s,
             max_line_size=LONGEST_LINE,
             max_field_size=LONGEST_LINE,
             max_headers=MOST_HEADERS,
             auto_decompress=False,
             lingering_time=LINGERING_S,
         )
-        knock.unread = unread
+        knock.unread, knock.turned_away = unread, turned_away
+        knock.guests, knock.headers_s = guests, headers_s
         return knock
 
     return opened
@@ -184,15 +339,20 @@ async def listening(
     place: socket.socket,
     *,
     tls: ssl.SSLContext | None = None,
-    most: int = MOST_CONNECTIONS,
-    headers_s: float = HEADERS_S,
+    **limits: Any,
 ) -> AsyncIterator[asyncio.Server]:
-    """Answers at a bound socket while it is open; what is still being answered at the end is broken off."""
+    """Answers at a bound socket while it is open; what is still being answered at the end is broken off.
+
+    ``limits`` are those of ``door``.
+    """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLEANUP_S)
     await runner.setup()
     assert runner.server is not None
     meter = app[SERVICE].meter
-    made = door(runner.server, meter, app[SETTINGS].log, most=most, headers_s=headers_s)
+    settings = app[SETTINGS]
+    if settings.behind_proxy:  # which is everybody
+        limits = {"exempt": lambda _: True, **limits}
+    made = door(runner.server, meter, settings.log, **limits)
     server = await asyncio.get_running_loop().create_server(made, sock=place, ssl=tls, backlog=BACKLOG)
     watch = asyncio.create_task(_watch(runner.server, meter), name="watch")
     try:
@@ -323,8 +483,9 @@ def hosts_of(host: str, port: int, names: Iterable[str], *, tls: bool, behind_pr
 
 
 async def _watch(server: web.Server, meter: Meter, *, every_s: float = 1.0) -> None:
-    """Count connections, and how late the event loop comes to what is due, until cancelled."""
+    """Read what the first answer needs; count connections and how late the event loop is, until cancelled."""
     loop = asyncio.get_running_loop()
+    await asyncio.to_thread(import_module, FIRST)
     while True:
         due = loop.time() + every_s
         await asyncio.sleep(every_s)

@@ -131,20 +131,20 @@ def clean(name: str) -> str:
 def parameters_of(body: Mapping[str, Json], known: Known) -> tuple[dict[str, Json], tuple[str, ...]]:
     """The parameters that are set, under our names, and what is left out. Raises BadCall naming all that is unknown."""
     _check_known(body, known)
-    for name, instead in known.refused.items():
-        if body.get(name) not in (None, False, "", [], {}):
-            raise bad(name, instead)
     given: dict[str, Json] = {}
-    for name, check in known.passed.items():
-        if body.get(name) is not None:
-            given[known.names.get(name, name)] = check(body[name], name)
+    for name, value in body.items():
+        if name in known.refused and value not in (None, False, "", [], {}):
+            raise bad(name, known.refused[name])
+        if value is not None and (check := known.passed.get(name)) is not None:
+            given[known.names.get(name, name)] = check(value, name)
     return given, tuple(sorted(name for name in known.ignored & body.keys() if body[name] is not None))
 
 
 def _check_known(body: Mapping[str, Json], known: Known) -> None:
-    every = known.read | known.passed.keys() | known.ignored | known.refused.keys()
-    unknown = sorted(name for name in body if name not in every)
+    groups = (known.read, known.passed, known.ignored, known.refused)
+    unknown = sorted(name for name in body if not any(name in group for group in groups))
     if unknown:
+        every = frozenset(name for group in groups for name in group)
         said = ", ".join(_unknown(name, every) for name in unknown[:20])
         raise BadCall(f"unknown parameters: {said}; leave them out", field=clean(unknown[0]))
 

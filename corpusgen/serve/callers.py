@@ -7,11 +7,12 @@ from typing import Final, Literal, TypeAlias
 
 from corpusgen.records import Json
 
-Scope: TypeAlias = Literal["ask", "read", "legal", "admin"]
-"""``ask``: have teachers asked, submit runs, borrow leases. ``read``: see datasets, records, money, runs. ``legal``:
+Scope: TypeAlias = Literal["ask", "lend", "read", "legal", "admin"]
+"""``ask``: have teachers asked, submit runs. ``lend``: another machine of yours that asks teachers itself: it borrows
+leases, and is believed in what it reports and hands over. ``read``: see datasets, records, money, runs. ``legal``:
 questions about rights, decisions, waivers and the texts in them. ``admin``: all of it, and budgets and tokens.
 """
-SCOPES: Final[tuple[Scope, ...]] = ("ask", "read", "legal", "admin")
+SCOPES: Final[tuple[Scope, ...]] = ("ask", "lend", "read", "legal", "admin")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,8 @@ class Call:
     """Whether a streamed chat or completion is to end with its usage."""
     ignored: tuple[str, ...]
     """What was accepted and left out, because no answer depends on it."""
+    apart: int = 0
+    """How many of the first turns stand beside the others in what the client sent: instructions, a system text."""
     probe: bool
     """Nothing is asked: clients send such calls to see rate limits. Answered without asking and without a bill."""
 
@@ -53,6 +55,8 @@ KNOWN: Final[Mapping[Wire, tuple[Known, _Read]]] = {
 """What is known of each wire format's parameters, and who reads the rest."""
 _DEFAULTS: Final[Mapping[str, Json]] = {"n": 1, "service_tier": "auto", "truncation": "disabled"}
 """What some clients write out although it is what happens anyway; left out, so that it makes no other request."""
+_APART: Final[Mapping[Wire, str]] = {"responses": "instructions", "messages": "system"}
+"""Where a turn stands that comes before all others."""
 _STREAM_OPTIONS: Final = frozenset({"include_usage", "include_obfuscation"})
 
 
@@ -75,6 +79,7 @@ def read_call(wire: Wire, body: dict[str, Json]) -> Call:
         stream=body.get("stream") is not None and bool(flag(body["stream"], "stream")),
         stream_usage=_stream_usage(body.get("stream_options")),
         ignored=ignored,
+        apart=int(bool(body.get(_APART[wire]))) if wire in _APART else 0,
         probe=_is_probe(wire, messages),
     )
 

@@ -55,6 +55,9 @@ class Limits(Part):
     open_streams: Several = Field(2_000, description="Streamed answers at once")
     body_bytes: Several = Field(4 << 20, description="The largest request")
     per_token_per_minute: Several | None = Field(None, description="Calls a minute by one token")
+    labels_per_token_per_day: Several = Field(
+        1_000, description="Different run labels, tasks and uses by one token in a day; each is a run and a folder"
+    )
     max_tokens: Several | None = Field(None, description="The most a call may ask for; else what the teacher gives")
     rooms: Several = Field(64, description="Runs kept open at once: one for each teacher, task, use and run label")
     idle_s: Several = Field(600, description="Seconds after which a run that nobody asks is closed")

@@ -14,19 +14,21 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from importlib import import_module
+from functools import cached_property
+from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from corpusgen.budget.ledger import Ledger
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import (
+    AnswerBarred,
     BudgetExhausted,
     CorpusgenError,
     NotSent,
     PolicyRefused,
     UnknownTeacher,
     UnsupportedParameter,
-    Withheld,
 )
 from corpusgen.fanout import Asker, Hold, Said, ask_one
 from corpusgen.garbage import large_blocks_given_back, seldom_collected
@@ -40,14 +42,16 @@ from corpusgen.serve.calls import Call
 from corpusgen.serve.config import STUDENT, Configured, Offer, alias_of, by_name
 from corpusgen.serve.memory import Memory, Remembered
 from corpusgen.serve.meter import Meter
-from corpusgen.serve.money import check_priced, figures_of, put_caps
+from corpusgen.serve.money import check_priced, figures_of, is_capped, no_cap, put_caps
 from corpusgen.serve.refusals import Busy, Erased, Stopping
 from corpusgen.serve.rooms import SCOPE, Room, RoomKey, Rooms, use_text
 from corpusgen.serve.spans import Spans
+from corpusgen.serve.statuses import Hidden
 from corpusgen.stages.attesting import attest
 from corpusgen.stages.cataloguing import refresh_catalog
 from corpusgen.stages.committing import commit_records
 from corpusgen.stages.erasures import Tombstones
+from corpusgen.store.answers import known_answers
 from corpusgen.store.manifest import Manifest
 from corpusgen.teachers.registry import check_fits, check_parameters, check_size
 from corpusgen.teachers.teacher import Teacher
@@ -64,11 +68,14 @@ COMMIT_S: Final = 300.0
 """How often what waits becomes shards, where anything waits."""
 CATALOG_S: Final = 600.0
 MINUTE_S: Final = 60.0
+DAY_S: Final = 86_400
 AWAY_S: Final = 0.25
 GRACE_S: Final = 5.0
 """What is under way has had its time when this begins: clients were waited for before."""
 
 _log = logging.getLogger("corpusgen.serve")
+_ANYWHERE: Final = tuple({folder for folder in (gettempdir(), str(Path.home())) if folder.count("/") and folder != "/"})
+"""Folders in which what is said to lie is a matter of this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +112,8 @@ class Given:
     room: Room | None = None
     """None: a student answered."""
     student: str | None = None
+    abstained: bool = False
+    """Whether a student was asked first and left it to the teacher."""
 
     @property
     def cache(self) -> str:
@@ -172,6 +181,10 @@ class Desk:
     _hits: dict[tuple[str, str, int], list[int]] = field(default_factory=dict)
     _asked: dict[str, deque[float]] = field(default_factory=dict)
     _ordinals: dict[str, int] = field(default_factory=dict)
+    _counters: dict[int, Teacher] = field(default_factory=dict)
+    _labels: dict[str, set[tuple[str, str, str]]] = field(default_factory=dict)
+    _labels_of: int = -1
+    """The day that the labels are of, in days since 1970."""
     _stamp: tuple[object, ...] = ()
     _version: int = -1
     _beat: asyncio.Task[None] | None = None
@@ -228,14 +241,22 @@ class Desk:
             outcome=rooms[0].run.decision.outcome if rooms else None,
         )
 
-    @property
-    def hidden(self) -> tuple[str, ...]:
-        """Folders of this machine, which are no matter of callers."""
-        return str(self.corpus.folder), str(self.config.file.parent)
+    def hidden_from(self, caller: Caller | None) -> Hidden:
+        """What errors do not tell a caller: folders of this machine, and addresses to whoever does not run it."""
+        folders = str(self.corpus.folder), str(self.config.file.parent)
+        if caller is not None and caller.may("admin"):
+            return Hidden(folders=folders)
+        offers = ((alias_of(one), one.base_url.rstrip("/")) for one in self.config.spec.teachers if one.base_url)
+        names = {address: f"the teacher {alias!r}" for alias, address in offers}
+        return Hidden(folders=(*folders, *_ANYWHERE), names=names, addresses=True)
+
+    @cached_property
+    def _by_name(self) -> dict[str, int]:
+        return by_name(self.config.spec.teachers)
 
     def seat_of(self, model: str) -> int:
         """Which of the configured teachers a client's model is. Raises UnknownTeacher naming those there are."""
-        at = by_name(self.config.spec.teachers).get(model)
+        at = self._by_name.get(model)
         if at is None:
             names = ", ".join(one.name for one in self.models())
             raise UnknownTeacher(f"no model {model[:100]!r} here; there are: {names}")
@@ -303,7 +324,8 @@ class Desk:
             return given_of_student(name, said, call, microseconds(self.corpus.clock()))
         if told.teacher is None:
             raise UnsupportedParameter(f"{call.model} is not sure of this, and no teacher is named to ask instead")
-        return await self._asked_of_teacher(self.seat_of(told.teacher), call, caller, wanted, ears)
+        given = await self._asked_of_teacher(self.seat_of(told.teacher), call, caller, wanted, ears)
+        return replace(given, abstained=True)
 
     @property
     def student_names(self) -> list[str]:
@@ -337,6 +359,8 @@ class Desk:
         except BudgetExhausted as error:
             error.figures = figures_of(asker, request)
             raise
+        except AnswerBarred:  # the room's own terms hold: it is that answer which came under others
+            raise
         except PolicyRefused:
             room.stale = True
             raise
@@ -365,11 +389,46 @@ class Desk:
         api = card.chat_api if call.wire != "completion" else "completion"
         most = self.config.spec.limits.max_tokens
         request = request_of_call(call, api=api, card=card, defaults=spec.parameters, sample=wanted.sample, most=most)
-        request = _masked(room, request)
+        request = self.fit_to_send(room, request, wanted)
         _check(teacher, request)
+        return request
+
+    def fit_to_send(self, room: Room, request: Request, wanted: Wanted) -> Request:
+        """The request with what the configuration wants masked. Raises Withheld, and Erased for what was erased."""
+        if (treat := room.run.task.prompter.treat) is not None:
+            from corpusgen.serve.masking import masked_request
+
+            request = masked_request(request, treat)
         if room.tombstones and room.tombstones.over(room.run.task.spec.name, prompt_of(room, request, wanted, 0)):
             raise Erased("this was answered and erased; what was erased is not asked again")
         return request
+
+    def tokens_bound(self, call: Call, wanted: Wanted) -> int:
+        """How many tokens a call takes at most; no run is opened for it. Raises as ``request_for``."""
+        from corpusgen.serve.translating import request_of_call
+
+        at, limits = self.seat_of(call.model), self.config.spec.limits
+        room = self.rooms.there(RoomKey(at=at, task=wanted.task, use=use_text(wanted.use), run=wanted.run))
+        if room is not None:
+            return room.asker.teacher.input_tokens_bound(self.request_for(room, call, wanted))
+        teacher, defaults = self._counting(at), self.config.spec.teachers[at].parameters
+        card = teacher.card
+        asked = request_of_call(
+            call, api=card.chat_api, card=card, defaults=defaults, sample=wanted.sample, most=limits.max_tokens
+        )
+        _check(teacher, asked)
+        return teacher.input_tokens_bound(asked)
+
+    def _counting(self, at: int) -> Teacher:
+        """A teacher that is never asked anything."""
+        found = self._counters.get(at)
+        if found is None:
+            from corpusgen.teachers.registry import open_teacher
+
+            offer, home = self.config.spec.teachers[at], self.config.file.parent
+            found = open_teacher(offer, folder=home, clock=self.corpus.clock, sending=False)
+            self._counters[at] = found
+        return found
 
     def asker_of(self, room: Room, caller: Caller, wanted: Wanted) -> Asker:
         """Who asks in a room for a caller."""
@@ -382,12 +441,16 @@ class Desk:
         told = {"user": wanted.user, "token": caller.token_id, "wire": call.wire, "run": wanted.run}
         name = asker.teacher.card.name
         ears.begins(prompt.record_ids, name)
+
+        async def ask(asker: Asker) -> Said:
+            with self.spans.of_call(request, asker.teacher.card) as heard:
+                said = await ask_one(asker, prompt, told={"caller": told})
+                heard(said.completions[0])
+                return said
+
         self.meter.add("corpusgen_upstream_in_flight", 1, name)
         try:
-            async with self.seat(room):
-                with self.spans.of_call(request, asker.teacher.card) as heard:
-                    said = await self.in_time(asker, lambda asker: ask_one(asker, prompt, told={"caller": told}))
-                    heard(said.completions[0])
+            said = await self.seated(room, asker, request, ask)
         except CorpusgenError as error:
             self.meter.add("corpusgen_upstream_calls_total", 1, name, type(error).__name__)
             raise
@@ -395,9 +458,43 @@ class Desk:
             self.meter.add("corpusgen_upstream_in_flight", -1, name)
         if said.bought:
             self.meter.add("corpusgen_upstream_calls_total", 1, name, "answered")
-            if room.run.task.teacher.rate.requests_per_minute is not None:
-                self._of_this_minute(_of_teacher(room.key.at)).append(time.monotonic())
         return said
+
+    async def seated(self, room: Room, asker: Asker, request: Request, ask: Callable[[Asker], Awaitable[Said]]) -> Said:
+        """What is asked in one of the teacher's seats; what is known by then takes none. Raises Busy, BudgetExhausted.
+
+        How long a call may wait to be sent is for the wait for a seat and for whatever comes after it, together.
+        """
+        seat = self.seat(room)
+
+        async def ask_in_seat(asker: Asker) -> Said:
+            if await self._came(request, look=seat.locked()):
+                return await ask(asker)
+            async with seat:
+                if not is_capped(asker) and not self._is_known(request):
+                    raise no_cap(asker)
+                return await ask(asker)
+
+        try:
+            said = await self.in_time(asker, ask_in_seat)
+        except Busy:
+            if not self._is_known(request):
+                raise
+            said = await ask(asker)
+        if said.bought and room.run.task.teacher.rate.requests_per_minute is not None:
+            self._of_this_minute(_of_teacher(room.key.at)).append(time.monotonic())
+        return said
+
+    async def _came(self, request: Request, *, look: bool) -> bool:
+        """Whether something is known without asking, once somebody else who asks it has his answer."""
+        flights = self.corpus.flights
+        while (flight := flights.get(request.key)) is not None:
+            look = True
+            await asyncio.wait([flight])
+        return look and self._is_known(request)
+
+    def _is_known(self, request: Request) -> bool:
+        return bool(known_answers(self.corpus.journal.reader, [request.key]))
 
     async def in_time(self, asker: Asker, ask: Callable[[Asker], Awaitable[Said]]) -> Said:
         """What is asked, where it is sent before it has waited too long. Raises Busy where it is not.
@@ -416,8 +513,8 @@ class Desk:
             if not ended or (isinstance(error, asyncio.CancelledError) and task.uncancel()):
                 raise
             raise Busy(
-                f"{asker.teacher.card.name} was not asked in time: its rate limit, or money that calls under way may"
-                " need, is in the way",
+                f"{asker.teacher.card.name} was not asked in time: as many calls as it takes at once (in_flight), its"
+                " rate limit, or money that calls under way may need, is in the way",
                 retry_after_s=max(1.0, asker.pacer.paused_s),
             ) from None
         finally:
@@ -491,7 +588,8 @@ class Desk:
 
     def remember(self, mark: bytes, found: Remembered) -> None:
         """Keep an answer at hand for the very same call."""
-        self._memory.keep(mark, found)
+        permit = found.room.asker.permit
+        self._memory.keep(mark, replace(found, judged_at=None if permit is None else permit.now))
 
     def remembered(self, mark: bytes, user: str) -> Remembered | None:
         """An answer for the very same call, if today's terms let it be given and nothing was erased since.
@@ -502,7 +600,7 @@ class Desk:
         if found is None or self._forgotten():
             return None
         permit = found.room.asker.permit
-        if found.room.stale or (permit is not None and permit.due):
+        if found.room.stale or (permit is not None and (permit.due or permit.now is not found.judged_at)):
             return None
         if self.stopping.is_set():
             raise Stopping("the service is being stopped; ask again in a moment")
@@ -550,6 +648,25 @@ class Desk:
                 f"{most} calls a minute are allowed (limits.per_token_per_minute); come back", retry_after_s=wait_s
             )
         asked.append(time.monotonic())
+
+    def check_label(self, caller: Caller, wanted: Wanted) -> None:
+        """Count what makes a run of its own. Raises Busy where a token has named as many as it may today."""
+        now = int(self.corpus.clock().timestamp())
+        if now // DAY_S != self._labels_of:
+            self._labels_of = now // DAY_S
+            self._labels.clear()
+        found, most = self._labels.setdefault(caller.token_id, set()), self.config.spec.limits.labels_per_token_per_day
+        label = (wanted.task, use_text(wanted.use), wanted.run)
+        if label in found:
+            return
+        if len(found) >= most:
+            raise Busy(
+                f"{most:,} different run labels, tasks and uses are one token's of a day"
+                " (limits.labels_per_token_per_day), as each is a run of its own; use those again, or come back"
+                " tomorrow",
+                retry_after_s=DAY_S - now % DAY_S,
+            )
+        found.add(label)
 
     def limits_of(self, caller: Caller, at: int | None = None) -> tuple[int, int, float] | None:
         """Calls a minute that a caller may make, how many are left, and seconds until one more is free; None: any.
@@ -612,13 +729,14 @@ class Desk:
         await self.rooms.aclose()
         await asyncio.to_thread(refresh_catalog, self.corpus, manifest)
         await asyncio.to_thread(attest, self.corpus)
+        for teacher in self._counters.values():
+            await teacher.aclose()
         closing = getattr(self.students, "aclose", None)
         if closing is not None:
             await closing()
         self._open.close()
 
     async def _beating(self) -> None:
-        await asyncio.to_thread(import_module, "corpusgen.store.fresh")  # before the first answer has to wait for it
         committed = time.monotonic()
         while True:
             await asyncio.sleep(BEAT_S)
@@ -681,21 +799,6 @@ def prompt_of(room: Room, request: Request, wanted: Wanted, ordinal: int) -> Pro
         gold=None,
     )
     return Prompt(item=item, request=request, ordinal=ordinal)
-
-
-def _masked(room: Room, request: Request) -> Request:
-    """The request with what the configuration wants masked; Withheld where that stands in more than text."""
-    treat = room.run.task.prompter.treat
-    if treat is None:
-        return request
-    treated = treat([message.content for message in request.messages])
-    for message, text in zip(request.messages, treated, strict=True):
-        if message.given is not None and text != message.content:
-            raise Withheld(
-                f"the {message.role} message has personal data in it, which can only be masked in a turn that is text"
-            )
-    pairs = zip(request.messages, treated, strict=True)
-    return replace(request, messages=tuple(replace(message, content=text) for message, text in pairs))
 
 
 def _input(request: Request) -> str:

@@ -19,7 +19,7 @@ from corpusgen.records import Api, Completion, Json, Message, Reply, Request, Us
 from corpusgen.serve.callers import Caller
 from corpusgen.serve.calls import BadCall
 from corpusgen.serve.desk import Desk, Wanted, prompt_of
-from corpusgen.serve.money import figures_of
+from corpusgen.serve.money import figures_of, upstream_id, usd
 from corpusgen.teachers.endpoint import Endpoint
 from corpusgen.teachers.teacher import Teacher, TeacherCard
 
@@ -98,12 +98,11 @@ async def _embedded(desk: Desk, body: Mapping[str, Json], caller: Caller, wanted
     room = await desk.room(desk.seat_of(body["model"]), wanted)
     with room:
         teacher = Embedding(_endpoint_of(room.asker.teacher))
-        request = _request(body, teacher.card, wanted.sample)
+        request = desk.fit_to_send(room, _request(body, teacher.card, wanted.sample), wanted)
         asker = replace(desk.asker_of(room, caller, wanted), teacher=teacher, elsewhere=None)
         try:
-            async with desk.seat(room):
-                prompt = prompt_of(room, request, wanted, 0)
-                said = await desk.in_time(asker, lambda asker: ask_one(asker, prompt, recorded=False))
+            prompt = prompt_of(room, request, wanted, 0)
+            said = await desk.seated(room, asker, request, lambda asker: ask_one(asker, prompt, recorded=False))
         except BudgetExhausted as error:
             error.figures = figures_of(asker, request)
             raise
@@ -112,9 +111,11 @@ async def _embedded(desk: Desk, body: Mapping[str, Json], caller: Caller, wanted
         desk.count_hit("", wanted.user, cost)
     headers = {
         "x-corpusgen-cache": "miss" if said.bought else "hit",
-        "x-corpusgen-cost-usd": f"{cost / 1e6 if said.bought else 0:.6f}",
-        "x-corpusgen-saved-usd": f"{0 if said.bought else cost / 1e6:.6f}",
+        "x-corpusgen-cost-usd": usd(cost if said.bought else 0),
         "x-corpusgen-teacher": teacher.card.name,
+        **({} if said.bought else {"x-corpusgen-saved-usd": usd(cost)}),
+        **({"x-corpusgen-ignored": "user"} if body.get("user") is not None else {}),
+        **upstream_id(said.answer.provider_request_id),
     }
     return web.Response(body=said.answer.body, headers=headers, content_type="application/json")
 

@@ -10,17 +10,17 @@ import orjson
 from corpusgen.records import Json, Message
 from corpusgen.serve.asked import bad, found
 from corpusgen.serve.calls import Call
-from corpusgen.serve.said_in_chat import Chat, shortest, turn_of
+from corpusgen.serve.said_in_chat import Chat, shortest, text_of, turn_of
 
 _CHOICES: Final = {"auto": "auto", "none": "none", "any": "required"}
-_HINTS: Final = frozenset({"type", "cache_control", "eager_input_streaming"})
+HINTS: Final = frozenset({"type", "cache_control", "eager_input_streaming"})
 """Of a tool: how it is kept and sent, which is nothing to the model."""
 _OF_TOOLS: Final = frozenset({"name", "description", "input_schema", "strict"})
 
 
 def chat_of_messages(call: Call) -> Chat:
     """The chat that asks the same. Raises BadCall for what a chat cannot say."""
-    placed = list(_placed(call.messages))
+    placed = list(_placed(call.messages, call.apart))
     return Chat(
         turns=[turn for _, turn in placed],
         places=[place for place, _ in placed],
@@ -30,17 +30,15 @@ def chat_of_messages(call: Call) -> Chat:
     )
 
 
-def _placed(messages: Sequence[Message]) -> Iterator[tuple[str, dict[str, Any]]]:
-    at = 0
-    for message in messages:
-        content = turn_of(message)["content"]
+def _placed(messages: Sequence[Message], apart: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    for at, message in enumerate(messages, start=-apart):
+        content, place = turn_of(message)["content"], f"messages[{at}]"
         if message.role == "system":
-            yield "system", {"role": "system", "content": _texts(content)}
+            yield "system" if at < 0 else place, {"role": "system", "content": _texts(content)}
             continue
         turns = _user(content) if message.role == "user" else _assistant(content)
         for turn in turns:
-            yield f"messages[{at}]", turn
-        at += 1
+            yield place, turn
 
 
 def _texts(content: Json) -> Json:
@@ -63,9 +61,17 @@ def _user(content: Json) -> Iterator[dict[str, Any]]:
         if texts:
             yield {"role": "user", "content": _texts(texts)}
             texts = []
-        yield {"role": "tool", "tool_call_id": block["tool_use_id"], "content": _texts(block.get("content") or "")}
+        yield {"role": "tool", "tool_call_id": block["tool_use_id"], "content": _result(block)}
     if texts:
         yield {"role": "user", "content": _texts(texts)}
+
+
+def _result(block: Mapping[str, Json]) -> Json:
+    """What a tool said; a chat has no word for one that failed, so its text says so, to the model and the record."""
+    content = block.get("content") or ""
+    if not block.get("is_error"):
+        return _texts(content)
+    return orjson.dumps({"is_error": True, "content": text_of(content)}).decode()
 
 
 def _assistant(content: Json) -> Iterator[dict[str, Any]]:
@@ -87,7 +93,7 @@ def _tool(tool: Mapping[str, Json], field: str) -> Json:
     if tool.get("type") not in (None, "custom"):
         raise bad(f"{field}.type", f"this teacher calls functions only, found {found(tool['type'])}")
     for name, value in tool.items():
-        if name not in _HINTS | _OF_TOOLS and value not in (None, False, []):
+        if name not in HINTS | _OF_TOOLS and value not in (None, False, []):
             raise bad(
                 f"{field}.{name}", "this teacher is asked in another wire format, which cannot say that; leave it out"
             )

@@ -17,7 +17,7 @@ _OF_TOOLS: Final = frozenset({"type", "name", "description", "parameters", "stri
 
 def chat_of_responses(call: Call) -> Chat:
     """The chat that asks the same. Raises BadCall for what a chat cannot say."""
-    turns, places = _turns(call.messages)
+    turns, places = _turns(call.messages, call.apart)
     return Chat(
         turns=turns,
         places=places,
@@ -27,11 +27,11 @@ def chat_of_responses(call: Call) -> Chat:
     )
 
 
-def _turns(messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[str]]:
+def _turns(messages: Sequence[Message], apart: int) -> tuple[list[dict[str, Any]], list[str]]:
     turns: list[dict[str, Any]] = []
     places: list[str] = []
-    for at, message in enumerate(messages):
-        item, place = turn_of(message), f"input[{at}]"
+    for at, message in enumerate(messages, start=-apart):
+        item, place = turn_of(message), f"input[{at}]" if at >= 0 else "instructions"
         if item.get("type") == "function_call" and turns and turns[-1]["role"] == "assistant":
             turns[-1].setdefault("tool_calls", []).append(_call(item))
         elif (turn := _turn(item, place)) is not None:

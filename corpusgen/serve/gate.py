@@ -12,8 +12,9 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import Final, NoReturn
 from urllib.parse import unquote, urlsplit
 
@@ -27,7 +28,7 @@ from corpusgen.serve.routes import CALLER, OPERATION, Operation, Shape
 from corpusgen.serve.service import SERVICE, Service
 from corpusgen.serve.sessions import COOKIE, SESSION, SESSIONS
 from corpusgen.serve.spans import Spans
-from corpusgen.serve.statuses import PAGE_HEADERS, Refused, as_refused, refused
+from corpusgen.serve.statuses import PAGE_HEADERS, Hidden, Refused, as_refused, refused
 from corpusgen.serve.tokens import PREFIX
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -142,6 +143,8 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _answered(request: web.Request, handler: Handler, operation: Operation | None) -> web.StreamResponse:
     try:
         _admit(request, operation)
+        if "Expect" in request.headers:
+            await _go_on(request)
         return await handler(request)
     except web.HTTPException as error:
         if "Location" in error.headers:
@@ -157,14 +160,25 @@ async def _answered(request: web.Request, handler: Handler, operation: Operation
         return _unexpected(request, error)
 
 
+async def _go_on(request: web.Request) -> None:
+    """Ask for the body, which is wanted now that the headers are."""
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # the answer itself has not begun
+    await request.writer.drain()
+
+
 def _unexpected(request: web.Request, error: Exception) -> web.StreamResponse:
-    """Tell who asked only how to name it; what it was stands in the log."""
+    return _told(request, noted(request, error))
+
+
+def noted(request: web.Request, error: Exception) -> Refused:
+    """What to tell who asked of a mistake of ours: only how to name it; what it was stands in the log."""
     import traceback
 
     name = request[REQUEST_ID]
     trouble = masked_secrets("".join(traceback.format_exception(error))[-4_000:])
     request.app[SETTINGS].log.say("unexpected", request_id=name, trouble=trouble)
-    return _told(request, Refused(500, f"something went wrong here; the log of the service tells of {name}"))
+    return Refused(500, f"something went wrong here; the log of the service tells of {name}")
 
 
 def _told(request: web.Request, error: CorpusgenError) -> web.StreamResponse:
@@ -177,13 +191,21 @@ def _told(request: web.Request, error: CorpusgenError) -> web.StreamResponse:
     if shape in ("openai", "anthropic") and not isinstance(error, Refused):
         from corpusgen.serve.refusals import refusal
 
-        return refusal(shape, error)
-    told = as_refused(error, hidden=str(request.app[SERVICE].corpus.folder))
+        return refusal(shape, error, hidden_from(request))
+    told = as_refused(error, hidden=hidden_from(request))
     if told.status >= 500 and told.status != 503:
         request.app[SETTINGS].log.say(
             "failed", request_id=request[REQUEST_ID], kind=told.kind, message=masked_secrets(str(error))
         )
     return _page_of(request, told) if shape == "page" else refused(shape, told, request[REQUEST_ID])
+
+
+def hidden_from(request: web.Request) -> Hidden:
+    """What errors do not tell whoever asks this."""
+    service, caller = request.app[SERVICE], request.get(CALLER)
+    hidden = service.desk.hidden_from(caller)
+    rules = service.runs.rules
+    return replace(hidden, folders=(*hidden.folders, *map(str, (*rules.roots, rules.kept))))
 
 
 def _page_of(request: web.Request, error: Refused) -> web.Response:
@@ -229,6 +251,7 @@ def _admit(request: web.Request, operation: Operation | None) -> None:
     _check_address(request)
     _check_host(request, settings)
     _check_origin(request, settings)
+    _check_own_headers(request)
     if operation is None:
         return
     request[OPERATION] = operation
@@ -281,6 +304,12 @@ def _check_origin(request: web.Request, settings: GateSettings) -> None:
             raise Refused(403, "pages of other sites may not ask here")
 
 
+def _check_own_headers(request: web.Request) -> None:
+    for name, value in request.headers.items():
+        if name[:12].lower() == "x-corpusgen-" and not (value.isascii() and value.isprintable()):
+            raise Refused(400, f"{name[:40].lower()}: a header of ours has printable ASCII characters only")
+
+
 def _own(origin: str, settings: GateSettings) -> bool:
     scheme, _, host = origin.partition("://")
     return scheme in (("https", "http") if settings.behind_proxy else ("https" if settings.tls else "http",)) and (
@@ -302,7 +331,30 @@ def _caller(request: web.Request, operation: Operation) -> Caller | None:
         return _of_session(request, service)
     if token is not None and token.startswith(PREFIX) and needed:
         _wrong(request, "is not known here; this service has no tokens and needs none from this machine")
-    return LOCAL
+    if not _is_passed_on(request):
+        return LOCAL
+    if needed:
+        raise Refused(
+            403,
+            "this came through a proxy or by the name of another machine, and without a token only this machine itself"
+            " may ask; make one (corpusgen tokens create), and start the service with --behind-proxy",
+        )
+    return None
+
+
+_OF_PROXIES: Final = ("forwarded", "via", "x-real-ip")
+
+
+def _is_passed_on(request: web.Request) -> bool:
+    """Whether somebody else may stand behind who asks: headers of proxies, or a name that no loopback address has."""
+    names = (name.lower() for name in request.headers)
+    if any(name in _OF_PROXIES or name.startswith("x-forwarded") for name in names):
+        return True
+    host = re.sub(r":[0-9]*$", "", request.headers.get("Host", "")).strip("[]").lower()
+    try:
+        return host != "localhost" and not ip_address(host).is_loopback
+    except ValueError:
+        return True
 
 
 def _of_session(request: web.Request, service: Service) -> Caller | None:
@@ -347,8 +399,13 @@ def _wrong(request: web.Request, why: str) -> NoReturn:
 
 
 def _address(request: web.Request) -> str:
-    told = request.headers.get("X-Forwarded-For", "") if request.app[SETTINGS].behind_proxy else ""
-    return told.rpartition(",")[2].strip()[:64] or str(request.remote)
+    """Who calls. A proxy adds what it sees at the end: to the line there is, or as a line of its own."""
+    lines = request.headers.getall("X-Forwarded-For", ()) if request.app[SETTINGS].behind_proxy else ()
+    told = lines[-1].rpartition(",")[2].strip() if lines else ""
+    with suppress(ValueError):
+        if "%" not in told:
+            return str(ip_address(told))
+    return str(request.remote)
 
 
 def _may_not(request: web.Request, operation: Operation, caller: Caller | None) -> Exception:
@@ -367,6 +424,11 @@ def _may_not(request: web.Request, operation: Operation, caller: Caller | None) 
 
 
 def _check_body(request: web.Request, operation: Operation) -> None:
+    codings = request.headers.getall("Transfer-Encoding", ())
+    if codings and ",".join(codings).strip().lower() != "chunked":
+        raise closing(400, "of transfer encodings, chunked is the only one that is taken")
+    if request.headers.get("Expect", "100-continue").strip().lower() != "100-continue":
+        raise closing(417, "of expectations, 100-continue is the only one that is met")
     if not request.body_exists:
         return
     if request.method not in _BODIES:

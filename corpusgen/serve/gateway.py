@@ -7,24 +7,28 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
+from corpusgen.budget.amounts import period_of
 from corpusgen.errors import CorpusgenError, UnknownTeacher
-from corpusgen.records import Json
+from corpusgen.records import Api, Json
 from corpusgen.serve.callers import Caller
 from corpusgen.serve.calls import BadCall, Call, Wire, read_call
 from corpusgen.serve.config import STUDENT
 from corpusgen.serve.desk import Desk, Given, Offered, Wanted
+from corpusgen.serve.gate import noted
 from corpusgen.serve.memory import Remembered
+from corpusgen.serve.money import upstream_id, usd
 from corpusgen.serve.reading import bytes_of, object_in, parameters_of
 from corpusgen.serve.refusals import Busy, Contradicted, event_of, refusal
 from corpusgen.serve.routes import CALLER, Operation, Shape
 from corpusgen.serve.service import SERVICE, Service
+from corpusgen.serve.statuses import Hidden
 
 KEEP_ALIVE_S: Final = 10.0
 """How long nothing may come before a comment says that somebody is still there."""
@@ -34,6 +38,8 @@ _EVENTS: Final = {
     "X-Accel-Buffering": "no",
 }
 _OWN: Final = ("x-corpusgen-task", "x-corpusgen-run", "x-corpusgen-use", "x-corpusgen-user", "x-corpusgen-sample")
+_BETA: Final = "anthropic-beta"
+_DONE: Final = b"data: [DONE]"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _USER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _USES: Final = ("internal", "hosted", "weights_released")
@@ -100,17 +106,25 @@ async def _asked(wire: Wire, request: web.Request) -> web.StreamResponse:
         if (found := service.desk.remembered(mark, user)) is not None:
             limits = _limit_headers(service.desk, caller, shape, found.room.key.at)
             return web.Response(body=found.body, headers={**found.headers, **limits} if limits else found.headers)
-        call = read_call(wire, object_in(raw))
+        call = _with_betas(read_call(wire, object_in(raw)), request.headers)
         wanted = wanted_of(request.headers, caller, service)
         if call.probe:
             return _of_probe(service.desk, call, caller)
+        service.desk.check_label(caller, wanted)
         asking = Asking(service=service, caller=caller, call=call, wanted=wanted, mark=mark)
         return await (_streamed(request, asking) if call.stream else _whole(asking))
     except CorpusgenError as error:
         service.meter.add("corpusgen_refused_total", 1, type(error).__name__)
-        response = refusal(shape, error, service.desk.hidden)
+        response = refusal(shape, error, service.desk.hidden_from(caller))
         response.headers.update(_limit_headers(service.desk, caller, shape))
         return response
+
+
+def _with_betas(call: Call, headers: Mapping[str, str]) -> Call:
+    """The call, with the betas that its client asks for among what is left out: no header of his is passed on."""
+    if call.wire != "messages" or not headers.get(_BETA):
+        return call
+    return replace(call, ignored=(*call.ignored, _BETA))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +136,11 @@ class Asking:
     call: Call
     wanted: Wanted
     mark: bytes
+
+    @property
+    def hidden(self) -> Hidden:
+        """What errors do not tell its caller."""
+        return self.desk.hidden_from(self.caller)
 
     @property
     def desk(self) -> Desk:
@@ -165,7 +184,7 @@ class Asking:
             **_said_of(given, self.call),
             "x-corpusgen-cache": "hit",
             "x-corpusgen-cost-usd": "0",
-            "x-corpusgen-saved-usd": _usd(spent),
+            "x-corpusgen-saved-usd": usd(spent),
             "Content-Type": content_type,
         }
         found = Remembered(
@@ -190,6 +209,11 @@ def _of_probe(desk: Desk, call: Call, caller: Caller) -> web.Response:
 
     headers = {"x-corpusgen-cache": "probe", "x-corpusgen-cost-usd": "0"}
     headers |= _limit_headers(desk, caller, _SHAPES[call.wire])
+    if call.stream:
+        from corpusgen.serve.replay import events_of
+
+        events = events_of(call.wire, probe_answer(call), usage=call.stream_usage)
+        return web.Response(body=b"".join(events), headers={**_EVENTS, **headers})
     return web.Response(body=probe_answer(call), headers=headers, content_type="application/json")
 
 
@@ -207,11 +231,7 @@ class _Ear:
 
     def begin(self, record_ids: tuple[str, ...], teacher: str) -> None:
         """Hear what the answer is to become."""
-        self.told = {
-            "x-corpusgen-record": ",".join(record_ids),
-            "x-corpusgen-cache": "miss",
-            "x-corpusgen-teacher": teacher,
-        }
+        self.told = {"x-corpusgen-record": ",".join(record_ids), "x-corpusgen-teacher": teacher}
 
     def hear(self, event: bytes) -> None:
         """Take an event; None of them are lost, as the answer is in memory whole at its end anyway."""
@@ -244,12 +264,19 @@ async def _streamed(request: web.Request, asking: Asking) -> web.StreamResponse:
             headers = {
                 **_EVENTS,
                 **ear.told,
+                # Where nothing has come yet, somebody else may be having it asked.
+                **({"x-corpusgen-cache": "miss"} if ear.heard else {}),
                 **_ignored(asking.call),
                 **asking.limits(),
             }
             response = web.StreamResponse(headers=headers)
             await response.prepare(request)
-            await _pass_on(response, asking, ear, asked, first)
+            try:
+                await _pass_on(response, asking, ear, asked, first)
+            except ConnectionError:  # the client's
+                raise
+            except Exception as error:  # noqa: BLE001 - a mistake of ours: who has half an answer must hear of it
+                await response.write(event_of(asking.call.wire, noted(request, error), asking.hidden))
             return response
         finally:
             if not asked.done():  # the client has left; the desk goes on by itself
@@ -289,29 +316,30 @@ async def _pass_on(
     response: web.StreamResponse, asking: Asking, ear: _Ear, asked: asyncio.Future[Given], event: bytes | None
 ) -> None:
     """Write what is heard until the end of the answer, and what its client waits for at the end."""
-    call, done = asking.call, False
+    call, hidden = asking.call, asking.hidden
     while event is not None:
         if event == b"":
             await response.write(b": keep-alive\n\n")
-        elif (shown := _for_client(call, event)) is not None:
-            done = done or event.strip() == b"data: [DONE]"
+        elif event.strip() != _DONE and (shown := _for_client(call, event, hidden)) is not None:
             await response.write(shown)
         event = await ear.next(KEEP_ALIVE_S)
     try:
         given = await asked
     except CorpusgenError as error:
         asking.service.meter.add("corpusgen_refused_total", 1, type(error).__name__)
-        await response.write(event_of(call.wire, error, asking.desk.hidden))
+        await response.write(event_of(call.wire, error, hidden))
         return
     if not ear.heard:
         async for piece in _pieces(_events_of(asking, given)):
             await response.write(piece)
-    elif not done and call.wire in ("chat", "completion"):
-        await response.write(b"data: [DONE]\n\n")
+    elif call.wire in ("chat", "completion"):  # not before it is kept: what comes after it is read by nobody
+        await response.write(_DONE + b"\n\n")
 
 
-def _for_client(call: Call, event: bytes) -> bytes | None:
+def _for_client(call: Call, event: bytes, hidden: Hidden) -> bytes | None:
     """The event as its client is to see it; None for usage that it did not ask for."""
+    if b'"error"' in event and _tells_of_error(event):
+        return hidden.out_of(event.decode("utf-8", "replace")).encode()
     if call.stream_usage or call.wire not in ("chat", "completion") or b'"usage"' not in event:
         return event
     line = next((line for line in event.splitlines() if line.startswith(b"data:")), b"data:")
@@ -320,6 +348,18 @@ def _for_client(call: Call, event: bytes) -> bytes | None:
     except orjson.JSONDecodeError:
         return event
     return None if isinstance(found, dict) and found.get("usage") and not found.get("choices") else event
+
+
+def _tells_of_error(event: bytes) -> bool:
+    for line in event.splitlines():
+        if line.startswith(b"data:"):
+            try:
+                found = orjson.loads(line[5:])
+            except orjson.JSONDecodeError:
+                return True
+            if isinstance(found, dict) and (found.get("error") or found.get("type") == "error"):
+                return True
+    return False
 
 
 async def _replayed(request: web.Request, asking: Asking, given: Given) -> web.Response:
@@ -345,7 +385,7 @@ async def _pieces(events: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 def _mark(wire: Wire, caller: Caller, headers: Mapping[str, str], raw: bytes) -> bytes:
     """What a call is remembered by: everything that can make its answer or its place another."""
-    own = [headers.get(name, "") for name in _OWN]
+    own = [headers.get(name, "") for name in (*_OWN, _BETA)]
     seed = orjson.dumps([wire, caller.task, caller.intended_use, *own])
     return hashlib.sha256(seed + b"\n" + raw).digest()
 
@@ -388,8 +428,10 @@ def _user(headers: Mapping[str, str], caller: Caller) -> str:
         return caller.user
     if not (caller.may("admin") or caller.may_name_users):
         raise Contradicted("x-corpusgen-user: this token may not ask in somebody else's name; leave the header out")
-    if not _USER.fullmatch(told):
-        raise BadCall(f"x-corpusgen-user must look like {_USER.pattern}", field="x-corpusgen-user")
+    if not _USER.fullmatch(told) or period_of(f"user:{told}")[1] != "total":
+        raise BadCall(
+            f"x-corpusgen-user must look like {_USER.pattern}, and not end like @2026-11", field="x-corpusgen-user"
+        )
     return told
 
 
@@ -408,23 +450,25 @@ def _said_of(given: Given, call: Call) -> dict[str, str]:
     headers = {
         "x-corpusgen-record": ",".join(given.record_ids),
         "x-corpusgen-cache": given.cache if given.student is None else "student",
-        "x-corpusgen-cost-usd": _usd(given.cost_microusd),
+        "x-corpusgen-cost-usd": usd(given.cost_microusd),
         "x-corpusgen-teacher": given.teacher,
-        **_ignored(call),
+        **_ignored(call, given.api),
     }
     if given.known:
-        headers["x-corpusgen-saved-usd"] = _usd(given.saved_microusd)
-    if given.request_id and given.request_id.isascii() and given.request_id.isprintable():
-        headers["x-corpusgen-upstream-request-id"] = given.request_id
-    return headers
+        headers["x-corpusgen-saved-usd"] = usd(given.saved_microusd)
+    if given.abstained:
+        headers["x-corpusgen-student"] = "abstained"
+    return headers | upstream_id(given.request_id)
 
 
-def _ignored(call: Call) -> dict[str, str]:
-    return {"x-corpusgen-ignored": ",".join(call.ignored)} if call.ignored else {}
+def _ignored(call: Call, api: Api | None = None) -> dict[str, str]:
+    """What was left out, on the way into another wire format too."""
+    found = call.ignored
+    if api is not None and api != call.wire:
+        from corpusgen.serve.left_out import left_out
 
-
-def _usd(microusd: int) -> str:
-    return f"{microusd / 1_000_000:.6f}".rstrip("0").rstrip(".") or "0"
+        found = (*found, *left_out(call, api))
+    return {"x-corpusgen-ignored": ",".join(dict.fromkeys(found))} if found else {}
 
 
 def _limit_headers(desk: Desk, caller: Caller, shape: Shape, at: int | None = None) -> dict[str, str]:
@@ -486,15 +530,13 @@ async def _count_tokens(request: web.Request) -> web.Response:
     """How many tokens a call takes at most, as budgets count it; nothing is sent."""
     service, caller = request.app[SERVICE], request[CALLER]
     try:
+        service.desk.admit(caller)
         body = object_in(await bytes_of(request))
         body.setdefault("max_tokens", 1)
         call = read_call("messages", body)
-        wanted = wanted_of(request.headers, caller, service)
-        room = await service.desk.room(service.desk.seat_of(call.model), wanted)
-        asked = service.desk.request_for(room, call, wanted)
-        bound = room.asker.teacher.input_tokens_bound(asked)
+        bound = service.desk.tokens_bound(call, wanted_of(request.headers, caller, service))
     except CorpusgenError as error:
-        return refusal("anthropic", error, service.desk.hidden)
+        return refusal("anthropic", error, service.desk.hidden_from(caller))
     return _json({"input_tokens": bound}, {"x-corpusgen-count": "bound"})
 
 
@@ -505,9 +547,15 @@ async def _embeddings(request: web.Request) -> web.Response:
     try:
         service.desk.admit(caller)
         body = object_in(await bytes_of(request))
-        return await embedded(service.desk, body, caller, wanted_of(request.headers, caller, service))
+        wanted = wanted_of(request.headers, caller, service)
+        service.desk.check_label(caller, wanted)
+        response = await embedded(service.desk, body, caller, wanted)
+        response.headers.update(_limit_headers(service.desk, caller, "openai", service.desk.seat_of(body["model"])))
+        return response
     except CorpusgenError as error:
-        return refusal("openai", error, service.desk.hidden)
+        response = refusal("openai", error, service.desk.hidden_from(caller))
+        response.headers.update(_limit_headers(service.desk, caller, "openai"))
+        return response
 
 
 def _json(value: Json, headers: Mapping[str, str] | None = None) -> web.Response:

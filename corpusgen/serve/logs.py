@@ -59,7 +59,7 @@ class Log:
 
 
 def _time(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def _as_json(told: dict[str, Any]) -> str:
@@ -74,7 +74,7 @@ def _value(value: object) -> str:
 
 def _sound(value: object) -> object:
     """Half of a surrogate pair, which no encoding writes, as a question mark."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
 
 
 class _Passed(logging.Handler):

@@ -23,6 +23,8 @@ class Remembered:
     """What goes with it, its content type among it."""
     record_id: str
     saved_microusd: int
+    judged_at: object = None
+    """What its terms were last judged by: the day, and the stamp of everything that the room's permit looks at."""
 
 
 @dataclass(kw_only=True)
@@ -41,8 +43,10 @@ class Memory:
         return found
 
     def keep(self, mark: bytes, found: Remembered) -> None:
-        """Keep an answer, unless it is large, and forget the oldest for it."""
-        if len(found.body) > LARGEST_REMEMBERED or mark in self._found:
+        """Keep an answer in the place of an earlier one, unless it is large, and forget the oldest for it."""
+        if (earlier := self._found.pop(mark, None)) is not None:
+            self.size -= _weight(earlier)
+        if len(found.body) > LARGEST_REMEMBERED:
             return
         self._found[mark] = found
         self.size += _weight(found)

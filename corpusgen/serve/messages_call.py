@@ -61,16 +61,16 @@ MESSAGES: Final = Known(
         "top_k": whole(0, 2**31),
         "top_p": number(0, 1),
     },
-    ignored=frozenset({"metadata", "diagnostics", "user_profile_id", "workspace_id"}),
+    ignored=frozenset({"metadata", "diagnostics", "user_profile_id", "workspace_id", "context_management"}),
     refused={
         "container": _NOT_HERE,
         "mcp_servers": _NOT_HERE,
-        "context_management": "would change the turns behind the record's back; send the turns as they are to be read",
         "betas": "is a header here, anthropic-beta; leave it out of the body",
     },
     names={"stop_sequences": "stop"},
 )
 
+_CLEARING: Final = ("clear_thinking_", "clear_tool_uses_")
 _ROLES: Final = ("user", "assistant", "system")
 _OURS: Final = ("bash_", "text_editor_", "memory_")
 """Tools that Anthropic describes and the client runs."""
@@ -79,6 +79,7 @@ _OURS: Final = ("bash_", "text_editor_", "memory_")
 def read_messages(body: Mapping[str, Json], given: dict[str, Json]) -> tuple[tuple[Message, ...], Json, Json]:
     """The turns, the tools and the schema; what else is asked is put into ``given``. Raises BadCall."""
     schema = _read_output(body.get("output_config"), given)
+    _check_edits(body.get("context_management"))
     turns = listing(body.get("messages"), "messages")
     messages = tuple(_turn(item, f"messages[{at}]") for at, item in enumerate(turns))
     _check_front(messages)
@@ -98,6 +99,22 @@ def _read_output(value: Json, given: dict[str, Json]) -> Json:
     if wanted.get("type") != "json_schema":
         raise bad("output_config.format.type", f"json_schema is needed, found {found(wanted.get('type'))}")
     return mapping(wanted.get("schema"), "output_config.format.schema")
+
+
+def _check_edits(value: Json) -> None:
+    """Raise BadCall for what would write turns anew; what only leaves old parts out is not done, and all is read."""
+    if value is None:
+        return
+    config = mapping(value, "context_management")
+    known_only(config, frozenset({"edits"}), "context_management")
+    for at, item in enumerate(listing(config.get("edits") or [], "context_management.edits", 100)):
+        field = f"context_management.edits[{at}]"
+        kind = mapping(item, field).get("type")
+        if not isinstance(kind, str) or not kind.startswith(_CLEARING):
+            raise bad(
+                f"{field}.type",
+                f"{found(kind)} would change the turns behind the record's back; send the turns as they are to be read",
+            )
 
 
 def _check_tool(tool: dict[str, Any], field: str) -> None:

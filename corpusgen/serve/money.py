@@ -11,12 +11,13 @@ from corpusgen.budget.amounts import unit_name
 from corpusgen.budget.ledger import Cap, balances, remove_caps, set_caps
 from corpusgen.budget.prices import rate_of
 from corpusgen.corpus import Corpus
-from corpusgen.errors import PriceUnknown
+from corpusgen.errors import BudgetExhausted, PriceUnknown
 from corpusgen.fanout import Asker
 from corpusgen.journal import Transaction
 from corpusgen.records import Json, Request
 from corpusgen.serve.config import Configured
 from corpusgen.serve.rooms import SCOPE
+from corpusgen.stages.budgeting import keep_caps_of_file
 from corpusgen.teachers.reading import most_output
 from corpusgen.teachers.registry import resolved
 
@@ -25,7 +26,7 @@ _OF_FILE: Final = re.compile(r":\d+: budget\.\w+$")
 
 
 def put_caps(transaction: Transaction, config: Configured) -> None:
-    """Put the file's caps in force, but for what somebody else has set since."""
+    """Put the file's caps in force, but for what somebody else has set since; they come back when that is removed."""
     there = {
         row[0]: row[1]
         for row in transaction.rows("select unit, origin from caps where scope = ? and per = 'total'", (SCOPE,))
@@ -33,7 +34,7 @@ def put_caps(transaction: Transaction, config: Configured) -> None:
     ours = [unit for unit, origin in there.items() if _OF_FILE.search(origin)]
     if ours:
         remove_caps(transaction, SCOPE, ours)
-    caps = [
+    of_file = [
         Cap(
             scope=SCOPE,
             unit=unit,
@@ -41,8 +42,9 @@ def put_caps(transaction: Transaction, config: Configured) -> None:
             origin=f"{config.where('budget', unit_name(unit))}: budget.{unit_name(unit)}",
         )
         for unit, cap in config.spec.budget.caps().items()
-        if unit not in there or unit in ours
     ]
+    keep_caps_of_file(transaction, SCOPE, of_file)
+    caps = [cap for cap in of_file if cap.unit not in there or cap.unit in ours]
     if caps:
         set_caps(transaction, caps)
 
@@ -60,6 +62,34 @@ def check_priced(corpus: Corpus, config: Configured) -> None:
 
 
 _IN_DOLLARS: Final = "select scope from caps where unit = 'microusd'"
+
+
+def is_capped(asker: Asker) -> bool:
+    """Whether a cap in dollars binds what is asked, where that costs money."""
+    return asker.rate.free or any(scope in asker.scopes for (scope,) in asker.corpus.journal.query(_IN_DOLLARS))
+
+
+def no_cap(asker: Asker) -> BudgetExhausted:
+    """What to raise where none does any more."""
+    return BudgetExhausted(
+        f"{asker.teacher.card.name} costs money, and no cap in dollars is in force any more; set one, such as:"
+        " corpusgen budget set service usd=5"
+    )
+
+
+LONGEST_ID: Final = 200
+"""Of the name that a teacher's server gave a request."""
+
+
+def upstream_id(request_id: str | None) -> dict[str, str]:
+    """The header that names a request as the teacher's server did, where that can be said in one."""
+    told = request_id and request_id.isascii() and request_id.isprintable()
+    return {"x-corpusgen-upstream-request-id": request_id[:LONGEST_ID]} if told and request_id else {}
+
+
+def usd(microusd: int) -> str:
+    """An amount as headers say it, in dollars."""
+    return f"{microusd / 1_000_000:.6f}".rstrip("0").rstrip(".") or "0"
 
 
 def figures_of(asker: Asker, request: Request) -> dict[str, Json]:

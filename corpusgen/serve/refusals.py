@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from corpusgen.errors import (
 )
 from corpusgen.serve.asked import BadCall
 from corpusgen.serve.routes import Shape
-from corpusgen.serve.statuses import Refused
+from corpusgen.serve.statuses import NOTHING, Hidden, Refused
 
 SOON_S: Final = 60.0
 """Official clients wait by themselves for as long as this when they are told to, and not longer."""
@@ -126,6 +126,8 @@ def told_of(error: CorpusgenError) -> Told:
         return _of_budget(error, told)
     if isinstance(error, RequestRefused) and error.status in _OURS:
         return Told(status=502, openai=("server_error", "upstream_account"), anthropic="api_error")
+    if isinstance(error, RequestRefused) and 300 <= (error.status or 0) < 400:  # a matter of our configuration
+        return Told(status=502, openai=("server_error", "upstream_failed"), anthropic="api_error")
     waits = getattr(error, "retry_after_s", None)
     return Told(
         status=told.status,
@@ -155,8 +157,8 @@ def _of_budget(error: BudgetExhausted, told: Told) -> Told:
     )
 
 
-def refusal(shape: Shape, error: CorpusgenError, hidden: Iterable[str] = ()) -> web.Response:
-    """The response that says why, in the words of the client's vendor; ``hidden`` folders are not named."""
+def refusal(shape: Shape, error: CorpusgenError, hidden: Hidden = NOTHING) -> web.Response:
+    """The response that says why, in the words of the client's vendor; what is ``hidden`` is not told."""
     told = told_of(error)
     headers = {**told.headers, "x-should-retry": "true" if told.retry else _NO}
     if told.retry_after_s is not None:
@@ -165,32 +167,24 @@ def refusal(shape: Shape, error: CorpusgenError, hidden: Iterable[str] = ()) -> 
     return web.Response(body=body, status=told.status, headers=headers, content_type="application/json")
 
 
-def event_of(wire: str, error: CorpusgenError, hidden: Iterable[str] = ()) -> bytes:
+def event_of(wire: str, error: CorpusgenError, hidden: Hidden = NOTHING) -> bytes:
     """The event that ends a stream which has begun."""
     told = told_of(error)
     if wire == "messages":
         return b"event: error\ndata: " + orjson.dumps(_body("anthropic", error, told, hidden)) + b"\n\n"
     if wire == "responses":
-        fields = {"type": "error", "code": told.openai[1], "message": _said(error, hidden), "param": _param(error)}
+        fields = {"type": "error", "code": told.openai[1], "message": hidden.out_of(str(error)), "param": _param(error)}
         return b"event: error\ndata: " + orjson.dumps(fields) + b"\n\n"
     return b"data: " + orjson.dumps(_body("openai", error, told, hidden)) + b"\n\n"
 
 
-def _said(error: CorpusgenError, hidden: Iterable[str]) -> str:
-    """The message without where things lie on this machine."""
-    message = str(error)
-    for folder in hidden:
-        message = message.replace(f"{folder}/", "")
-    return message
-
-
-def _body(shape: Shape, error: CorpusgenError, told: Told, hidden: Iterable[str]) -> dict[str, Any]:
+def _body(shape: Shape, error: CorpusgenError, told: Told, hidden: Hidden) -> dict[str, Any]:
     figures = getattr(error, "figures", None)
     more = {"corpusgen": {"error": type(error).__name__, **({"budget": figures} if figures else {})}}
     if shape == "anthropic":
-        return {"type": "error", "error": {"type": told.anthropic, "message": _said(error, hidden), **more}}
+        return {"type": "error", "error": {"type": told.anthropic, "message": hidden.out_of(str(error)), **more}}
     kind, code = told.openai
-    return {"error": {"message": _said(error, hidden), "type": kind, "param": _param(error), "code": code, **more}}
+    return {"error": {"message": hidden.out_of(str(error)), "type": kind, "param": _param(error), "code": code, **more}}
 
 
 def _param(error: CorpusgenError) -> str | None:

@@ -9,25 +9,31 @@ under way: a service that waits uses up no cap on time.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
+from weakref import WeakValueDictionary
 
 import orjson
 import yaml
 
 from corpusgen.corpus import Corpus
+from corpusgen.errors import StoreError
 from corpusgen.fanout import Asker
 from corpusgen.records import Json, canonical_json, digest
 from corpusgen.serve.callers import Caller
-from corpusgen.serve.config import CALLS, Configured
+from corpusgen.serve.config import CALLS, Configured, alias_of
 from corpusgen.serve.refusals import Busy, Stopping
 from corpusgen.stages.erasures import Tombstones
 from corpusgen.stages.opening import Run, end_run, judge_answers_by_terms, open_run
 from corpusgen.stages.task import Task, load_task
-from corpusgen.store.durable import make_folder, write_file
+from corpusgen.store.durable import make_folder, unwritable, write_file
 
 FOLDER: Final = "service"
 """Where the tasks of rooms are written."""
@@ -46,9 +52,9 @@ inputs: [text, messages]
 messages:
 """
 _SEED: Final = """\
-{"id": "placeholder", "text": "Say hello.", "messages": [{"role": "user", "content": "Say hello."}]}
+{"id": "placeholder", "text": "-", "messages": [{"role": "user", "content": "-"}]}
 """
-"""A seed file holds a row at least; what is really asked comes from callers."""
+"""A seed file holds a row at least; what is really asked comes from callers. Nobody's words are in this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +150,9 @@ class _Held:
         """Tell whoever waits of what nobody expected to go wrong."""
         if self.ready.done():
             return
-        self.failed_at = time.monotonic()
         error = None if keeper.cancelled() else keeper.exception()
+        # What the disk would not take may be taken in a moment; a decision stays one.
+        self.failed_at = -REMEMBERED_S if isinstance(error, StoreError) else time.monotonic()
         self.ready.set_exception(error or Stopping("the service is being stopped"))
         self.ready.exception()
 
@@ -252,20 +259,60 @@ def task_of(corpus: Corpus, config: Configured, key: RoomKey) -> Task:
     """The task of a room, written to the corpus where it is not there already."""
     fields = _fields(config, key)
     folder = corpus.folder / FOLDER / digest(_of_the_question(fields))[:16]
-    seeds = f"{key.run or 'calls'}.jsonl"
+    seeds = fields["seeds"]["train"]["path"]
     make_folder(folder)
-    for name, text in (("prompt.md", _PROMPT), (seeds, _SEED), ("task.yaml", _written(fields))):
-        path = folder / name
-        if not path.exists() or path.read_text("utf-8") != text:
-            write_file(path, text.encode())
-    return load_task(folder / "task.yaml")
+    with _alone_in(folder):
+        for name, text in (("prompt.md", _PROMPT), (seeds, _SEED), ("task.yaml", _written(fields))):
+            path = folder / name
+            if not path.exists() or path.read_text("utf-8") != text:
+                write_file(path, text.encode(), writer=f"{os.getpid()}-{threading.get_ident()}")
+        return load_task(folder / "task.yaml")
+
+
+_locks: WeakValueDictionary[Path, threading.Lock] = WeakValueDictionary()
+_locking: Final = threading.Lock()
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Inside, nobody else writes the task in a folder or reads it: no other room, and no other service."""
+    with _locking:
+        lock = _locks.setdefault(folder.resolve(), threading.Lock())
+    with lock:
+        with unwritable(folder):
+            descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # not every file system has locks; names of their own keep files whole anyway
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
 
 def _of_the_question(fields: Mapping[str, Json]) -> Json:
     """What of a room's task makes it another: not its price, its caps, its speed."""
-    teacher = {name: value for name, value in fields["teachers"][0].items() if name not in _OF_NO_QUESTION}
     left_out = ("organisation", "agreements", "egress", "curate")
-    return {**{name: value for name, value in fields.items() if name not in left_out}, "teachers": [teacher]}
+    kept = {name: value for name, value in fields.items() if name not in left_out}
+    return {**kept, "teachers": [_asked_with(fields["teachers"][0])]}
+
+
+def _asked_with(teacher: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: value for name, value in teacher.items() if name not in _OF_NO_QUESTION}
+
+
+def _seeds_of(config: Configured, key: RoomKey) -> str:
+    """The name of a room's seed file, which makes its run another.
+
+    Runs have labels or none, and no label is the name of having none. Of several aliases that ask the very same, each
+    but the first has runs of its own too: their figures may differ, and one run has one set of them.
+    """
+    teachers = [{name: value for name, value in one.items() if name != "model"} for one in config.fields["teachers"]]
+    asked = [_asked_with(one) for one in teachers]
+    first = asked.index(asked[key.at])
+    name = f"label-{key.run}" if key.run else "calls"
+    if teachers[first] == teachers[key.at]:
+        return f"{name}.jsonl"
+    return f"{name}@{digest(alias_of(config.spec.teachers[key.at]))[:12]}.jsonl"
 
 
 _OF_NO_QUESTION: Final = (
@@ -295,7 +342,7 @@ def _fields(config: Configured, key: RoomKey) -> dict[str, Json]:
         "kind": "response",
         "intended_use": orjson.loads(key.use),
         "sources": sources,
-        "seeds": {"train": {"path": f"{key.run or 'calls'}.jsonl", "source": sources[0]["id"]}},
+        "seeds": {"train": {"path": _seeds_of(config, key), "source": sources[0]["id"]}},
         "asking": {"order": "file"},
         "teachers": [teacher],
     }

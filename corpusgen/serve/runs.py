@@ -9,10 +9,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, Self, TypeAlias, cast, get_args
 
@@ -21,17 +22,27 @@ import orjson
 from corpusgen.budget.amounts import unit_name
 from corpusgen.budget.ledger import balances
 from corpusgen.budget.lending import OVERDUE, book_overdue
-from corpusgen.corpus import Corpus, moment
+from corpusgen.corpus import Corpus, microseconds, moment
 from corpusgen.errors import BudgetExhausted, CorpusgenError, Interrupted, PartialFailure, PolicyRefused
 from corpusgen.fields import Unit
 from corpusgen.journal import Transaction, owner_alive
-from corpusgen.pipeline import run_task
 from corpusgen.records import Json
 from corpusgen.serve.callers import Caller
 from corpusgen.serve.config import Configured
 from corpusgen.serve.slowly import PLANNING
 from corpusgen.serve.statuses import NoSuch, Refused
-from corpusgen.serve.submitted import Held, Rules, Wanted, looked_at, read_again, read_wanted, rules_for, tasks_in
+from corpusgen.serve.submitted import (
+    Held,
+    Rules,
+    Wanted,
+    let_go,
+    looked_at,
+    prune,
+    read_again,
+    read_wanted,
+    rules_for,
+    tasks_in,
+)
 from corpusgen.stages.opening import OF_RUN, Run
 from corpusgen.stages.task import Task
 from corpusgen.stages.watching import Board
@@ -47,14 +58,30 @@ TELL_S: Final = 0.5
 """How often whoever watches is told how far a run is."""
 LATELY_US: Final = 60_000_000
 """For so long it is remembered that everybody was told of the end of a run."""
+PRUNE_S: Final = 3600.0
+"""How often it is looked for submitted specs that nobody needs any more."""
+KEPT_US: Final = 30 * 86_400_000_000
+"""For so long after its end what was sent along with a run is kept."""
+FRESH_S: Final = 3600.0
+"""What was written so lately may be of a run that is just being submitted."""
 MOST_WAITING: Final = 1_000
 """Runs that may wait; one more is refused."""
 
 _log = logging.getLogger("corpusgen.serve.runs")
 
 
-_Opened: TypeAlias = list[Run]
-"""The run of the corpus, once it is open."""
+class _Opened(list[Run]):
+    """The run of the corpus, once it is open; one that was ended before that sends nothing."""
+
+    def __init__(self, ended: Callable[[], bool]) -> None:
+        super().__init__()
+        self._ended = ended
+
+    def append(self, run: Run) -> None:
+        """It is open now, and about to ask."""
+        super().append(run)
+        if self._ended():
+            run.asker.stopping.set()
 
 
 class Teller(Protocol):
@@ -121,6 +148,7 @@ class Runs:
     _heard: int = 0
     """The last event of the ledger that was passed on."""
     _closing: bool = False
+    _pruned: float = -PRUNE_S
 
     @classmethod
     async def open(
@@ -143,6 +171,10 @@ class Runs:
         made._keeper = asyncio.create_task(made._keep(), name="runs")
         made._keeper.add_done_callback(_log_what_broke)
         return made
+
+    def look_again(self) -> None:
+        """Look now for what others did: a token that was revoked ends its runs."""
+        self._woken.set()
 
     def stop(self) -> None:
         """Begin nothing more, and send nothing more; calls in flight go on to their end."""
@@ -173,12 +205,13 @@ class Runs:
     async def plan(self, wanted: Wanted, caller: Caller, caps: Mapping[Unit, int]) -> dict[str, Json]:
         """What a run would ask and cost, and what the terms say of each teacher. Sends nothing."""
         corpus = replace(self.corpus, actor=caller.user)
-        return await PLANNING(_looked_ahead, self.rules, wanted, caller, corpus, caps)
+        return await PLANNING(caller, _looked_ahead, self.rules, wanted, caller, corpus, caps)
 
     async def submit(self, wanted: Wanted, caller: Caller, caps: Mapping[Unit, int]) -> SubmittedRun:
         """Have a task run: as soon as there is room, and to its end, whatever happens to this process."""
         if self._closing:
             raise Refused(503, "the service is stopping; submit it again when it is back")
+        _check_room(self.corpus.journal.query(_WAITING)[0][0])  # before anything of it is kept
         held = await asyncio.to_thread(read_wanted, self.rules, wanted, caller)
         now = self.corpus.clock()
         named = f"{now:%Y%m%dT%H%M%SZ}-{os.urandom(6).hex()}"
@@ -192,11 +225,20 @@ class Runs:
             "budget": dict(caps),
         }
         row = (named, held.task.spec.name, held.text, orjson.dumps(facts).decode())
-        await self.corpus.journal.run(partial(_insert, row=row))
+        try:
+            await self.corpus.journal.run(partial(_insert, row=row))
+        except CorpusgenError:
+            await asyncio.to_thread(self._let_go, held)
+            raise
         self._woken.set()
         made = self.find(named)
         self._tell(made)
         return made
+
+    def _let_go(self, held: Held) -> None:
+        """Keep nothing of a spec that no run is of."""
+        if not self.corpus.journal.query(_OF_SPEC, (held.source.get("spec"),)):
+            let_go(self.rules, held.source)
 
     def find(self, named: str) -> SubmittedRun:
         """One run. Raises NoSuch."""
@@ -255,7 +297,7 @@ class Runs:
         run = self.find(named)
         if run.user != caller.user and not caller.may("admin"):
             raise Refused(403, f"run {named} is of {run.user}; whoever submitted it or an administrator cancels it")
-        await self.corpus.journal.run(partial(_cancel, named=named, by=caller.user))
+        await self.corpus.journal.run(partial(_cancel, named=named, why=f"cancelled by {caller.user}"))
         if (work := self._working.get(named)) is not None:
             _stop(work)
         self._woken.set()
@@ -279,6 +321,7 @@ class Runs:
                     await self._woken.wait()
 
     async def _take_what_waits(self) -> None:
+        await self._end_of_worthless_tokens()
         for named in self._cancelled_elsewhere():
             _stop(self._working[named])
         while len(self._working) < self.at_once and not self._closing:
@@ -291,9 +334,21 @@ class Runs:
                 return
             self._begin(self.find(claimed))
 
+    async def _end_of_worthless_tokens(self) -> None:
+        """End what was submitted with a token that is revoked or over since; calls in flight go on to their end."""
+        now_us = microseconds(self.corpus.clock())
+        for named, token, revoked in self.corpus.journal.query(_OF_WORTHLESS_TOKENS, (now_us,)):
+            why = f"its token {token!r} was revoked" if revoked else f"its token {token!r} is over"
+            with suppress(Refused):  # it has ended by itself meanwhile
+                await self.corpus.journal.run(partial(_cancel, named=named, why=why))
+                self._tell(self.find(named))
+
     async def _look_after(self) -> None:
         """Book leases that nobody reported on, and pass on what was written into the ledger of events."""
         journal = self.corpus.journal
+        if (now := time.monotonic()) - self._pruned >= PRUNE_S:
+            self._pruned = now
+            await asyncio.to_thread(self._prune)
         if journal.query(OVERDUE, (journal.clock_us(),)):
             await journal.run(partial(book_overdue, owner_id=journal.owner_id))
         self._tell_of_others()
@@ -302,6 +357,12 @@ class Runs:
             self._heard = seq
             if self.bus is not None:
                 self.bus.tell("ledger", {"seq": seq, "kind": kind})
+
+    def _prune(self) -> None:
+        """Let go of the specs of runs that are long over; the journal keeps their text."""
+        since = microseconds(self.corpus.clock()) - KEPT_US
+        needed = {row[0] for row in self.corpus.journal.query(_SPECS_NEEDED, (since,))}
+        prune(self.rules, needed, before_s=self.corpus.clock().timestamp() - FRESH_S)
 
     def _tell_of_others(self) -> None:
         """Pass on how far runs are that other processes work on, and that they are over."""
@@ -321,7 +382,7 @@ class Runs:
         return [name for name, work in self._working.items() if self.find(name).cancelled_us and not _stopped(work)]
 
     def _begin(self, run: SubmittedRun) -> None:
-        opened: _Opened = []
+        opened = _Opened(lambda: self._closing or self.find(run.id).cancelled_us is not None)
         board = Board(current=lambda: opened[0] if opened else None)
         job = asyncio.create_task(self._work(run, board, opened), name=f"run {run.id}")
         self._working[run.id] = _Work(board=board, opened=opened, job=job)
@@ -355,6 +416,10 @@ class Runs:
             await asyncio.wait([asking])
 
     async def _ask(self, run: SubmittedRun, board: Board, opened: _Opened) -> dict[str, Json]:
+        # It brings libraries that a service without runs does without.
+        await asyncio.to_thread(import_module, "corpusgen.pipeline")
+        from corpusgen.pipeline import run_task
+
         held: Held = await asyncio.to_thread(read_again, self.rules, run.source, dict(run.facts.get("files") or {}))
         corpus = replace(self.corpus, actor=run.user)
         return await run_task(
@@ -529,12 +594,28 @@ def _read(row: tuple[Any, ...]) -> SubmittedRun:
     )
 
 
-def _insert(transaction: Transaction, row: tuple[str, str, str, str]) -> None:
-    waiting = transaction.rows("select count(*) from service_runs where state = 'waiting'")[0][0]
+_WAITING: Final = "select count(*) from service_runs where state = 'waiting'"
+_OF_SPEC: Final = "select 1 from service_runs where json_extract(facts, '$.source.spec') = ? limit 1"
+_SPECS_NEEDED: Final = (
+    "select distinct json_extract(facts, '$.source.spec') from service_runs"
+    " where state in ('waiting', 'running') or ended_us > ?"
+)
+_OF_WORTHLESS_TOKENS: Final = (
+    "select service_run_id, name, revoked_us is not null from service_runs"
+    " join tokens on token_id = json_extract(service_runs.facts, '$.token_id')"
+    " where state in ('waiting', 'running') and cancelled_us is null and (revoked_us is not null or expires_us <= ?)"
+)
+
+
+def _check_room(waiting: int) -> None:
     if waiting >= MOST_WAITING:
         raise Refused(
             429, f"{waiting:,} runs are waiting already; submit it when some are done", headers={"Retry-After": "60"}
         )
+
+
+def _insert(transaction: Transaction, row: tuple[str, str, str, str]) -> None:
+    _check_room(transaction.rows(_WAITING)[0][0])
     transaction.execute(
         "insert into service_runs(service_run_id, task, spec, facts, state, submitted_us)"
         " values(?, ?, ?, ?, 'waiting', ?)",
@@ -577,7 +658,7 @@ def _put_back(transaction: Transaction, named: str | None) -> None:
     transaction.execute("update service_runs set state = 'waiting', owner_id = null where service_run_id = ?", (named,))
 
 
-def _cancel(transaction: Transaction, named: str, by: str) -> None:
+def _cancel(transaction: Transaction, named: str, why: str) -> None:
     state, pid, *process = transaction.rows(
         "select state, pid, boot_id, start_ticks from service_runs left join owners using (owner_id)"
         " where service_run_id = ?",
@@ -590,7 +671,7 @@ def _cancel(transaction: Transaction, named: str, by: str) -> None:
     transaction.execute(
         f"update service_runs set cancelled_us = coalesce(cancelled_us, :now){ended},"  # noqa: S608 - own text
         " facts = json_set(facts, '$.reason', :why) where service_run_id = :named",
-        {"now": transaction.now_us, "named": named, "why": f"cancelled by {by}"},
+        {"now": transaction.now_us, "named": named, "why": why},
     )
 
 

@@ -20,6 +20,8 @@ COOKIE: Final = "corpusgen_session"
 LASTS_S: Final = 12 * 3600
 MOST: Final = 1_000
 """Sessions at once; the oldest ends."""
+MOST_OF_ONE: Final = 20
+"""Sessions of one token at once, so that nobody ends those of others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,9 @@ class Sessions:
 
     def begin(self, caller: Caller, response: web.StreamResponse, *, tls: bool = False) -> Session:
         """A session for whoever has shown a token, its cookie set with the response."""
+        own = [name for name, one in self._of.items() if one.token_id == caller.token_id]
+        for name in own[: max(0, len(own) + 1 - MOST_OF_ONE)]:
+            del self._of[name]
         while len(self._of) >= MOST:
             self._of.pop(next(iter(self._of)))
         key = secrets.token_urlsafe(32)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
+from ipaddress import ip_address
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
@@ -105,6 +109,8 @@ def refused(shape: Shape, error: Refused, request_id: str) -> web.Response:
     headers = error.headers | ({"Retry-After": RETRY_AFTER_S} if error.status == 503 else {})
     if shape == "page":
         return _page(error, headers)
+    if error.status == 500 and shape != "api":  # it may have been paid for, and official clients would ask again
+        headers |= {"x-should-retry": "false"}
     body = _BODIES[shape](error, request_id)
     return web.Response(
         body=orjson.dumps(body, default=str), status=error.status, headers=headers, content_type="application/json"
@@ -161,15 +167,66 @@ _STATUSES: Final[tuple[tuple[type[CorpusgenError], int], ...]] = (
 )
 
 
-def as_refused(error: CorpusgenError, *, hidden: str = "") -> Refused:
-    """One of our errors as the API tells it: its class is the type. ``hidden`` is a folder that is not named."""
-    message = str(error).replace(hidden, "the corpus") if hidden else str(error)
+@dataclass(frozen=True, kw_only=True)
+class Hidden:
+    """What errors do not tell: where things lie on this machine, and to most callers which addresses are asked."""
+
+    folders: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What an address of a teacher is called instead."""
+    addresses: bool = False
+    """Whether addresses that mean nothing elsewhere are hidden, too."""
+
+    def out_of(self, message: str) -> str:
+        """The message without it."""
+        for address in sorted(self.names, key=len, reverse=True):
+            message = message.replace(address, self.names[address])
+        if self.addresses and "://" in message:
+            message = _URL.sub(_public, message)
+        for folder in sorted(self.folders, key=len, reverse=True):
+            if folder in message:
+                message = message.replace(f"{folder}/", "").replace(folder, "this machine")
+        return message
+
+
+_URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]{1,15}://[^\s\"'<>\\]+", re.IGNORECASE)
+_LOCAL_NAMES: Final = (".internal", ".local", ".localhost", ".lan", ".home", ".corp", ".svc", ".intranet", ".home.arpa")
+
+
+def _public(found: re.Match[str]) -> str:
+    """An address if everybody may know it."""
+    try:
+        host = (urlsplit(found[0]).hostname or "").rstrip(".")
+    except ValueError:
+        return "[address]"
+    try:
+        return found[0] if ip_address(host).is_global else "[address]"
+    except ValueError:
+        # Digits alone, 0x7f.1 and the like are read as addresses of IPv4 by some.
+        known = "." in host and not host.endswith(_LOCAL_NAMES) and not host.rpartition(".")[2][:1].isdigit()
+        return found[0] if known else "[address]"
+
+
+NOTHING: Final = Hidden()
+
+
+def as_refused(error: CorpusgenError, *, hidden: Hidden = NOTHING) -> Refused:
+    """One of our errors as the API tells it: its class is the type. What is ``hidden`` is not told."""
+    message = hidden.out_of(str(error))
     if isinstance(error, Refused):
-        same = message == str(error)
-        return error if same else Refused(error.status, message, kind=error.kind, headers=error.headers)
+        problems = tuple(_without(hidden, error.problems))
+        if message == str(error) and problems == error.problems:
+            return error
+        return Refused(error.status, message, kind=error.kind, headers=error.headers, problems=problems)
     said = getattr(error, "status", None) if not isinstance(error, TeacherError) else None
     status = said or next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
-    return Refused(status, message, kind=type(error).__name__, problems=tuple(_problems(error)))
+    problems = tuple(_without(hidden, _problems(error)))
+    return Refused(status, message, kind=type(error).__name__, problems=problems)
+
+
+def _without(hidden: Hidden, problems: Iterable[Mapping[str, str]]) -> Iterable[Mapping[str, str]]:
+    for problem in problems:
+        yield {name: hidden.out_of(told) for name, told in problem.items()}
 
 
 def _problems(error: CorpusgenError) -> Iterable[Mapping[str, str]]:

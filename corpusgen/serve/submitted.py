@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -20,7 +20,7 @@ import orjson
 import yaml
 from pydantic import ValidationError
 
-from corpusgen.errors import CorpusgenError, Problem, SpecError, UsageError
+from corpusgen.errors import CorpusgenError, LocatedError, Problem, SpecError, UsageError
 from corpusgen.fields import Place
 from corpusgen.records import Json, digest
 from corpusgen.serve.callers import Caller
@@ -138,20 +138,53 @@ def read_wanted(rules: Rules, wanted: Wanted, caller: Caller) -> Held:
     folder, new = _keep(rules, wanted.spec, wanted.files)
     try:
         return _checked(_of_kept(rules, folder.name), caller)
-    except CorpusgenError:
+    except CorpusgenError as error:
         if new:  # nothing is kept of what cannot be run
             shutil.rmtree(folder, ignore_errors=True)
-        raise
+        raise _without_folder(error, str(rules.kept)) from None
 
 
 @contextmanager
 def looked_at(rules: Rules, wanted: Wanted, caller: Caller) -> Iterator[Held]:
-    """As ``read_wanted``, for a moment: of a submitted spec nothing is kept."""
+    """As ``read_wanted``, for a moment: of a submitted spec nothing is kept.
+
+    What is raised inside names the files as they were sent, and not where they lay for that moment.
+    """
     if wanted.spec is None:
         yield read_wanted(rules, wanted, caller)
         return
     with TemporaryDirectory(prefix="corpusgen-spec-") as folder:
-        yield read_wanted(replace(rules, kept=Path(folder)), wanted, caller)
+        try:
+            yield read_wanted(replace(rules, kept=Path(folder)), wanted, caller)
+        except CorpusgenError as error:
+            raise _without_folder(error, folder) from None
+
+
+def _without_folder(error: CorpusgenError, folder: str) -> CorpusgenError:
+    lies = re.compile(re.escape(folder) + r"(?:/[0-9a-f]{64})?/?")
+    if isinstance(error, LocatedError):
+        error.problems = tuple(_named_as_sent(one, lies) for one in error.problems)
+    error.args = tuple(lies.sub("", one) if isinstance(one, str) else one for one in error.args)
+    return error
+
+
+def _named_as_sent(problem: Problem, lies: re.Pattern[str]) -> Problem:
+    file = Path(lies.sub("", str(problem.file)) or SPEC_FILE)
+    return replace(problem, file=file, message=lies.sub("", problem.message))
+
+
+def let_go(rules: Rules, source: Mapping[str, Json]) -> None:
+    """Keep nothing of a submitted spec any more."""
+    named = source.get("spec")
+    if isinstance(named, str) and re.fullmatch(r"[0-9a-f]{64}", named):
+        shutil.rmtree(rules.kept / named, ignore_errors=True)
+
+
+def prune(rules: Rules, needed: Container[str], *, before_s: float) -> None:
+    """Let go of kept specs that are not needed, and of what a crash left, unless written after a time."""
+    for folder in rules.kept.iterdir() if rules.kept.is_dir() else ():
+        if folder.name not in needed and folder.stat().st_mtime < before_s:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_again(rules: Rules, source: Mapping[str, Json], files: Mapping[str, str]) -> Held:

@@ -91,7 +91,7 @@ def _block(part: Mapping[str, Json]) -> Json:
 
 def _assistant(given: Mapping[str, Json], place: str) -> Message:
     content = given.get("content") or given.get("refusal") or ""
-    thoughts = [part for part in given.get("thinking_blocks") or () if _is_signed(part)]
+    thoughts = [part for part in given.get("thinking_blocks") or () if is_signed(part)]
     calls = [_call(call, f"{place}.tool_calls[{at}]") for at, call in enumerate(given.get("tool_calls") or ())]
     if not thoughts and not calls:
         return _spoken("assistant", _content(content))
@@ -99,7 +99,8 @@ def _assistant(given: Mapping[str, Json], place: str) -> Message:
     return turn("assistant", text_of(content), {"role": "assistant", "content": [*thoughts, *texts, *calls]})
 
 
-def _is_signed(part: Json) -> bool:
+def is_signed(part: Json) -> bool:
+    """Whether it is thinking that its provider can read again."""
     return isinstance(part, dict) and isinstance(part.get(_SIGNED.get(str(part.get("type")), "")), str)
 
 
@@ -164,6 +165,11 @@ def _schema(form: Json) -> Json:
     if form.get("type") != "json_schema":
         raise bad("response_format", "this teacher keeps to a schema, not to JSON of any kind; write type: json_schema")
     wanted = form["json_schema"]
+    if wanted.get("strict") is False:
+        raise bad(
+            "response_format.json_schema.strict",
+            "this teacher holds every answer to the schema it is given; write true, or tell the form in the messages",
+        )
     schema = wanted.get("schema") or {"type": "object"}
     described = wanted.get("description")
     return {"description": described, **schema} if described is not None else schema

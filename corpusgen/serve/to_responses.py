@@ -15,13 +15,23 @@ def responses_of_chat(chat: Chat) -> Said:
     return Said(
         messages=tuple(message for given, place in placed for message in _items(given, place)),
         parameters=_parameters(chat.parameters),
-        tools=only_functions(chat.tools),
+        tools=_tools(chat.tools),
         schema=chat.schema,
     )
 
 
+def _tools(tools: Json) -> Json:
+    """Functions, held to their schemas only where that was asked for: Responses do it where nothing is said."""
+    functions = only_functions(tools)
+    if functions is None:
+        return None
+    return [{**tool, "function": {"strict": False, **tool["function"]}} for tool in functions]
+
+
 def _items(given: Mapping[str, Json], place: str) -> Iterator[Message]:
     role, content = given["role"], given.get("content")
+    if given.get("prefix"):
+        raise bad(f"{place}.prefix", "this teacher does not go on with a turn that was begun; leave it out")
     if given.get("name") is not None:
         raise bad(f"{place}.name", "this teacher's turns have no names; put it into the text")
     if role == "tool":

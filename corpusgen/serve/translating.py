@@ -1,8 +1,8 @@
 """A call as the request that a teacher is asked: as it is where both speak one wire format, else said in the other.
 
 Between two formats everything goes by way of chat completions. What carries no meaning for an answer is left out on the
-way (marks for prompt caches, ids of items, thoughts that only their own provider can read, whether a tool failed beside
-what it said); what carries some and cannot be said raises BadCall naming its field.
+way, and told by ``left_out`` (marks for prompt caches, thoughts that only their own provider can read); what carries
+some and cannot be said raises BadCall naming its field.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from corpusgen.records import Api, Json, Request
-from corpusgen.serve.asked import bad
+from corpusgen.serve.asked import bad, clean
 from corpusgen.serve.calls import Call, Wire
 from corpusgen.serve.from_messages import chat_of_messages
 from corpusgen.serve.from_responses import chat_of_responses
 from corpusgen.serve.said_in_chat import Chat, Said, said_in_chat, turn_of
 from corpusgen.serve.to_messages import messages_of_chat
 from corpusgen.serve.to_responses import responses_of_chat
+from corpusgen.teachers.json_schema import fault_of_schema
 from corpusgen.teachers.teacher import TeacherCard
 
 
@@ -36,6 +37,7 @@ def request_of_call(
     is also the most a client may ask for, unless ``most`` says otherwise.
     """
     said = in_wire(call, api)
+    _check_schema(call.wire, said.schema)
     parameters = {**defaults, **said.parameters}
     _check_limit(call.wire, parameters, defaults.get("max_tokens") if most is None else most)
     return Request(
@@ -84,6 +86,18 @@ _TO: Final[Mapping[Api, Callable[[Chat], Said]]] = {
 }
 _LIMITS: Final[Mapping[Wire, str]] = {"responses": "max_output_tokens"}
 """What a client calls the longest answer, where that is not ``max_tokens``."""
+
+
+_SCHEMAS: Final[Mapping[Wire, str]] = {"responses": "text.format.schema", "messages": "output_config.format.schema"}
+"""Where a client says to what answers are held, where that is not as in a chat."""
+
+
+def _check_schema(wire: Wire, schema: Json) -> None:
+    """Answers are held to it here too, so it must be sound, whatever the teacher would say to it."""
+    if schema is not None and (fault := fault_of_schema(schema)) is not None:
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault.place)
+        field = f"{_SCHEMAS.get(wire, 'response_format.json_schema.schema')}{clean(place)}"
+        raise bad(field, str(fault))
 
 
 def _check_limit(wire: Wire, parameters: Mapping[str, Json], most: Json) -> None:

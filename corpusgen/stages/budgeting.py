@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import orjson
 
 from corpusgen.budget.amounts import in_period, period_of, shown, unit_name
 from corpusgen.budget.ledger import Cap, ClockReset, balances, remove_caps, reset_clock, set_caps
@@ -15,6 +18,8 @@ from corpusgen.provenance.events import note_event
 
 KINDS = ("corpus", "service", "teacher:NAME", "user:NAME", "token:ID", "run:ID")
 _WHOLE = ("corpus", "service")
+_OF_FILE: Final = "caps of file: "
+"""Under which name the journal keeps the caps that a service's file sets for a scope, whatever is in force."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,7 @@ def set_budget(
 ) -> CapsSet:
     """Put caps in force for a scope; None takes one away. Raises UsageError for a scope that cannot be.
 
+    Where a service's file has a cap, that is in force again in the same moment.
     ``by`` is who does it through a service; that is noted in the ledger of events, with what was there before.
     """
     _check_scope(corpus, scope)
@@ -39,16 +45,36 @@ def set_budget(
         Cap(scope=scope, unit=unit, cap=cap, origin=origin, per=per) for unit, cap in caps.items() if cap is not None
     ]
 
+    again: list[Cap] = []
+
     def operation(transaction: Transaction) -> None:
+        again.clear()
         before = _in_force(transaction, scope, per)
         remove_caps(transaction, scope, caps, per)
-        set_caps(transaction, wanted)
+        again.extend(_of_file(transaction, scope, per, [unit for unit, cap in caps.items() if cap is None]))
+        set_caps(transaction, [*wanted, *again])
         if by is not None:
             told = {"scope": scope, "per": per, "before": before, "after": _in_force(transaction, scope, per)}
             note_event(transaction, "administered", {"act": "budget_set", "by": by, **told})
 
     corpus.journal.run_now(operation)
-    return CapsSet(scope=scope, per=per, warnings=tuple(_warnings(corpus, scope, wanted, per)))
+    told = [
+        f"{unit_name(cap.unit)}: {shown(cap.cap, cap.unit)} hold again, as {cap.origin.rpartition(': ')[0]} says"
+        for cap in again
+    ]
+    return CapsSet(scope=scope, per=per, warnings=(*told, *_warnings(corpus, scope, [*wanted, *again], per)))
+
+
+def keep_caps_of_file(transaction: Transaction, scope: str, caps: Iterable[Cap]) -> None:
+    """Keep what a service's file says of a scope, for when nobody else has set anything any more."""
+    kept = orjson.dumps([asdict(cap) for cap in caps]).decode()
+    transaction.execute("insert or replace into meta(name, value) values(?, ?)", (_OF_FILE + scope, kept))
+
+
+def _of_file(transaction: Transaction, scope: str, per: Per, units: Iterable[Unit]) -> list[Cap]:
+    rows = transaction.rows("select value from meta where name = ?", (_OF_FILE + scope,))
+    caps = [Cap(**one) for one in orjson.loads(rows[0][0])] if rows else []
+    return [cap for cap in caps if cap.per == per and cap.unit in units]
 
 
 def _in_force(transaction: Transaction, scope: str, per: Per) -> dict[str, int]:

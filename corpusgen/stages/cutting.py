@@ -21,7 +21,7 @@ from corpusgen.provenance.events import note_event
 from corpusgen.provenance.seal import manifest_digest
 from corpusgen.records import Json
 from corpusgen.stages.admitting import nameless
-from corpusgen.stages.erasures import SALT, mark, of_sample
+from corpusgen.stages.erasures import SALT, mark, of_request, of_sample
 from corpusgen.stages.reaching import NOTHING, TEXTS, WORDS, Reach, Selector, hits_in, split_of_note, splits_of_source
 from corpusgen.stages.selecting import Selection
 from corpusgen.store.shards import ShardFile
@@ -141,7 +141,7 @@ _AFTER: Final = "(select after from rekeyed where before = request_key)"
 
 
 def _cut_records(transaction: Transaction, found: Reach) -> None:
-    for table in ("records", "reuses", "findings"):
+    for table in ("records", "reuses", "findings", "hits"):
         transaction.execute(f"delete from {table} where record_id in (select record_id from going)")  # noqa: S608
     names = {name.hex() for name in found.records} | {f"{one.split}:{one.item_id}" for one in found.records.values()}
     rows = transaction.rows(
@@ -340,6 +340,7 @@ def _bury(transaction: Transaction, found: Reach, number: int) -> None:
 
 def _buried(found: Reach) -> Iterator[str]:
     yield from found.repeats | found.buried
+    yield from map(of_request, found.called)
     if found.selector.kind == "source":
         yield found.selector.values[0]
         return

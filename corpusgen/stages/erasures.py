@@ -2,7 +2,8 @@
 
 A tombstone is a keyed hash of an item's *name* (``source#id``), never of a text or of anything that follows from one:
 whoever holds the corpus can find out whether a name he already has was erased, which is what a run must do, and
-nothing of what stood there.
+nothing of what stood there. A caller of the service names nothing, so what is kept of his question is a keyed hash of
+its request: whoever asked the very same would get the very same record back.
 """
 
 from __future__ import annotations
@@ -63,14 +64,19 @@ class Tombstones:
                 return found
         return None
 
+    def over_request(self, key: bytes) -> bytes | None:
+        """The tombstone over a request that a caller of the service had made."""
+        return found if self.marks and (found := mark(self.salt, of_request(key))) in self.marks else None
+
     def over(self, task: str, prompt: Prompt) -> bytes | None:
-        """The tombstone over what a prompt asks: its item, or this very sample of it."""
+        """The tombstone over what a prompt asks: its item, this very sample of it, or a request of a caller."""
         names, first = prompt.item.source_ids, prompt.request.sample_index
         whole = (self.mark_of(name) for name in names)  # the worked examples' too: the prompt shows them
         places = ((name, at) for name in names[:1] for at in range(first, first + prompt.count))
         samples = (mark(self.salt, of_sample(task, name, at)) for name, at in places)
         found = (one for one in whole if one is not None)
-        return next(found, None) or next((one for one in samples if one in self.marks), None)
+        of_item = next(found, None) or next((one for one in samples if one in self.marks), None)
+        return of_item or self.over_request(prompt.request.key)
 
 
 def mark(salt: bytes, name: str) -> bytes:
@@ -81,6 +87,11 @@ def mark(salt: bytes, name: str) -> bytes:
 def of_sample(task: str, name: str, sample: int) -> str:
     """The name of one sample of an item, where others of it stay."""
     return f"{task}\n{name}\n{sample}"
+
+
+def of_request(key: bytes) -> str:
+    """The name of a request that came from a caller, whoever that was."""
+    return f"request\n{key.hex()}"
 
 
 @dataclass(kw_only=True)

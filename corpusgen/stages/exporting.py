@@ -122,12 +122,17 @@ def runs_of(sealed: Sealed) -> list[str]:
     return sorted(set(read_columns(sealed.files, ["run_id"])["run_id"].to_pylist()))
 
 
-def note_export(corpus: Corpus, sealed: Sealed, kind: str, split: str, path: Path, rows: int) -> None:
-    """Write into the ledger that rows went out, so that whoever erases one of them knows of the copy."""
+def note_export(
+    corpus: Corpus, sealed: Sealed, kind: str, split: str, path: Path, rows: int, *, by: str | None = None
+) -> None:
+    """Write into the ledger that rows went out, so that whoever erases one of them knows of the copy.
+
+    ``by`` is who had them, through a service.
+    """
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     told: dict[str, Json] = {"dataset": sealed.label, "manifest_sha256": sealed.manifest_sha256}
-    told |= {"to": kind, "split": split, "rows": rows, "sha256": sha256}
+    told |= {"to": kind, "split": split, "rows": rows, "sha256": sha256} | ({} if by is None else {"by": by})
     with suppress(CorpusUnwritable):  # a corpus on a read-only disk has no place for it
         corpus.journal.run_now(lambda transaction: note_event(transaction, "dataset_exported", told))
 

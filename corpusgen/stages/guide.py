@@ -13,7 +13,8 @@ from corpusgen.errors import UsageError
 from corpusgen.provenance import lineage
 from corpusgen.provenance.questions import NOTICE
 from corpusgen.records import Json
-from corpusgen.stages import guide_words, looking
+from corpusgen.stages import guide_words
+from corpusgen.stages.sql import TABLES
 from corpusgen.store.shards import SCHEMA
 
 _TYPES: Final[dict[pa.DataType, str]] = {
@@ -104,7 +105,7 @@ def _short(kind: str) -> str:
 
 def _today() -> Iterator[GuideTable]:
     columns = {"records": [(field.name, field.type) for field in SCHEMA]}
-    columns |= {name: found for name, (_, found) in looking.TABLES.items()}
+    columns |= {name: found for name, (_, found) in TABLES.items()}
     for name, (prov, meaning) in guide_words.TABLES.items():
         told = tuple(GuideColumn(name=one, type=_sql(kind), meaning=_says(name, one)) for one, kind in columns[name])
         yield GuideTable(name=name, schema="main", view=False, prov=prov, meaning=meaning, columns=told)

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from corpusgen.assemble import RunFacts
 from corpusgen.budget.amounts import unit_name
@@ -153,51 +153,29 @@ async def open_run(
             stack.push_async_callback(shared.aclose)
         teachers = [await _connected(stack, view, corpus) for view in views]
         _check_unlike(views, teachers)
-        state = state_of(corpus, task)
-        decided = [
-            decisions_for(corpus, view, teacher.card, day_of(state))
-            for view, teacher in zip(views, teachers, strict=True)
-        ]
-        decisions = [of_each_role[0] for of_each_role in decided]
-        run_id, facts = await _run_row(task, corpus, decisions[: len(task.spec.teachers)])
+        decided = _Decided.of(corpus, task, views, teachers)
+        run_id, facts = await _run_row(task, corpus, decided.first[: len(task.spec.teachers)])
         lent = None if service is None else await _at_service(stack, service, corpus, task)
         ledger = Ledger(corpus.journal) if lent is None else lent.ledger
         await ledger.recover()
         await ledger.replace_caps(f"run:{run_id}", (replace(cap, scope=f"run:{run_id}") for cap in binding))
-        above = await asyncio.to_thread(decisions_above, corpus, task)
-        every_decision = [*(one for of_each_role in decided for one in of_each_role), *above]
-        await gate(corpus, run_id, task, every_decision)
-        permit = Permit(
-            corpus=corpus,
-            task=task,
-            run_id=run_id,
-            decide=lambda: _decide_all(corpus, task, views, [teacher.card for teacher in teachers]),
-            granted=every_decision,
-            state=state,
-        )
         opened = _Opened(
             corpus=corpus,
             ledger=ledger,
             shared=shared,
             on_failure=on_failure,
-            permit=permit,
+            permit=await decided.permit(run_id),
             scopes=scopes,
             service=lent,
         )
-        members = [
-            Member(task=view, decision=decision, asker=await _asker(opened, view, teacher, decision, facts))
-            for view, teacher, decision in zip(task.of_each_teacher, teachers, decisions, strict=False)
-        ]
-        asker = _together(members)
-        judging = None
-        if task.judging is not None:
-            judging = await _judge(opened, task.judging, teachers[-1], decisions[-1], members)
+        members, judging = await _everybody(opened, task, teachers, decided, facts)
         every = [*members, *([judging] if judging else [])]
-        booked = tuple(dict.fromkeys(scope for member in every for scope in member.asker.scopes))
         if timed:
+            booked = tuple(dict.fromkeys(scope for member in every for scope in member.asker.scopes))
             await stack.enter_async_context(_time_booked(ledger, corpus, run_id, booked))
         for name, pacer in {_pace_name(member.asker): member.asker.pacer for member in every}.items():
             await stack.enter_async_context(shared_pace(corpus.journal, pacer, name))
+        asker = _together(members)
         lane = lane_of(task, corpus, asker)
         stack.push_async_callback(lane.aclose)
         if lent is not None:
@@ -207,12 +185,63 @@ async def open_run(
         )
 
 
-async def _at_service(stack: AsyncExitStack, service: Address, corpus: Corpus, task: Task) -> AtService:
-    if task.spec.asking.lane == "batch":
-        message = "batches are not paid out of what a service lends; write live, or run without --service"
-        raise task.located.error(message, "asking", "lane")
-    from corpusgen.stages.at_service import at_service, label_of  # with an HTTP client that others do without
+@dataclass(frozen=True, kw_only=True)
+class _Decided:
+    """What the terms say of each teacher of a run, before it begins."""
 
+    corpus: Corpus
+    task: Task
+    views: Sequence[Task]
+    teachers: Sequence[Teacher]
+    state: Stamp
+    of_each: Sequence[tuple[Decision, ...]]
+    """For each teacher a decision about each of its roles."""
+
+    @classmethod
+    def of(cls, corpus: Corpus, task: Task, views: Sequence[Task], teachers: Sequence[Teacher]) -> _Decided:
+        state = state_of(corpus, task)
+        pairs = zip(views, teachers, strict=True)
+        of_each = [tuple(decisions_for(corpus, view, teacher.card, day_of(state))) for view, teacher in pairs]
+        return cls(corpus=corpus, task=task, views=views, teachers=teachers, state=state, of_each=of_each)
+
+    @property
+    def first(self) -> list[Decision]:
+        """About the first role of each."""
+        return [of_each_role[0] for of_each_role in self.of_each]
+
+    async def permit(self, run_id: str) -> Permit:
+        """The right to ask all of them. Raises PolicyRefused."""
+        above = await asyncio.to_thread(decisions_above, self.corpus, self.task)
+        granted = [*chain.from_iterable(self.of_each), *above]
+        await gate(self.corpus, run_id, self.task, granted)
+        cards = [teacher.card for teacher in self.teachers]
+        return Permit(
+            corpus=self.corpus,
+            task=self.task,
+            run_id=run_id,
+            decide=lambda: _decide_all(self.corpus, self.task, self.views, cards),
+            granted=granted,
+            state=self.state,
+        )
+
+
+async def _everybody(
+    opened: _Opened, task: Task, teachers: Sequence[Teacher], decided: _Decided, facts: RunFacts
+) -> tuple[list[Member], Member | None]:
+    """The teachers of a run, and its judge where it has one, who comes last among those that are connected."""
+    members = [
+        Member(task=view, decision=decision, asker=await _asker(opened, view, teacher, decision, facts))
+        for view, teacher, decision in zip(task.of_each_teacher, teachers, decided.first, strict=False)
+    ]
+    if task.judging is None:
+        return members, None
+    return members, await _judge(opened, task.judging, teachers[-1], decided.first[-1], members)
+
+
+async def _at_service(stack: AsyncExitStack, service: Address, corpus: Corpus, task: Task) -> AtService:
+    from corpusgen.stages.at_service import at_service, check_live, label_of  # with a client that others do without
+
+    check_live(task)
     return await stack.enter_async_context(at_service(service, corpus, label_of(task)))
 
 
@@ -338,6 +367,7 @@ async def _asker(opened: _Opened, task: Task, teacher: Teacher, decision: Decisi
         blocked=task.blocked,
         permit=opened.permit,
         put_aside=_put_aside(task, opened, card),
+        barred=_barred(task, opened, teacher),
     )
 
 
@@ -355,6 +385,28 @@ def _put_aside(task: Task, opened: _Opened, card: Card) -> Callable[[str], str |
         return strange(registry, card, served, day_of(now))
 
     return lambda served: strange_at(served, opened.permit.now)
+
+
+def _barred(task: Task, opened: _Opened, teacher: Teacher) -> Callable[[Card], str | None]:
+    """Why answers that were given under other terms may not be used for this task, by the terms of the moment (R14)."""
+
+    @cache
+    def barred_at(card: Card, now: Stamp) -> str | None:
+        from corpusgen.provenance.explaining import explain
+        from corpusgen.stages.quarantine import forbidden  # which few runs have a use for
+
+        found = decision_for(opened.corpus, task, teacher.card, day_of(now), original_terms=card.terms_ids)
+        if forbidden(found) is None:
+            return None
+        return f"{_R14} ({', '.join(card.terms_ids) or 'none'}): {explain(found)}"
+
+    return lambda card: barred_at(card, opened.permit.now)
+
+
+_R14: Final = (
+    "this was answered before, and the terms of that time decide about its answer (R14); it is not asked anew, but"
+    " another sample of it may be. Those terms"
+)
 
 
 def _together(members: Sequence[Member]) -> Asker:

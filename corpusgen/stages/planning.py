@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from corpusgen.budget.compute import worth
 from corpusgen.budget.prices import Rate
 from corpusgen.budget.rate import BATCH
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.curation.active import first_round
+from corpusgen.elsewhere import Source
 from corpusgen.fields import Unit
 from corpusgen.prompting.prompts import Item, Prompt, prompts
 from corpusgen.provenance.policy import Decision
@@ -42,6 +43,9 @@ from corpusgen.teacher_fields import RateLimits
 from corpusgen.teachers.batches import WINDOW_S, Batches
 from corpusgen.teachers.reading import choices_asked, most_output
 from corpusgen.teachers.teacher import Teacher
+
+if TYPE_CHECKING:  # a plan without a service does without an HTTP client
+    from corpusgen.stages.at_service_wire import Address
 
 SAMPLE = 1_000
 """Requests that are measured, spread over all that will be asked, to estimate the others."""
@@ -201,8 +205,10 @@ def _json(estimate: Estimate | None) -> dict[str, Json] | None:
     return None if estimate is None else estimate.to_json()
 
 
-async def plan(task: Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = None) -> Plan:
-    """What a run of this task would do here and now. Sends nothing."""
+async def plan(
+    task: Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = None, service: Address | None = None
+) -> Plan:
+    """What a run of this task would do here and now. Sends nothing; a ``service`` is asked what it has answers to."""
     check_parents(corpus, task)
     for decision in decisions_above(corpus, task):
         if decision.outcome != "allow":
@@ -212,11 +218,21 @@ async def plan(task: Task, corpus: Corpus, *, caps: Mapping[Unit, int] | None = 
         cache = None if all(seat.rate.free for seat in seats) else open_shared_cache(os.environ)
         if cache is not None:
             stack.push_async_callback(cache.aclose)
-        service = batch_service(task, seats[0].teacher)
-        batches = None if service is None or task.spec.asking.lane == "live" else service.batches
+        there = None if service is None else await _answers_at(stack, service, task)
+        by_batch = None if service is not None else batch_service(task, seats[0].teacher)
+        batches = None if by_batch is None or task.spec.asking.lane == "live" else by_batch.batches
         judge = None if task.judging is None else await _seat(stack, task.judging, corpus)
-        planner = _Planner(task=task, corpus=corpus, seats=seats, cache=cache, batches=batches, judge=judge)
+        planner = _Planner(
+            task=task, corpus=corpus, seats=seats, cache=cache, there=there, batches=batches, judge=judge
+        )
         return await planner.plan(caps or {})
+
+
+async def _answers_at(stack: AsyncExitStack, service: Address, task: Task) -> Source:
+    from corpusgen.stages.at_service import answers_at, check_live  # with an HTTP client that others do without
+
+    check_live(task)
+    return await stack.enter_async_context(answers_at(service))
 
 
 async def _seat(stack: AsyncExitStack, task: Task, corpus: Corpus) -> _Seat:
@@ -275,6 +291,8 @@ class _Planner:
     corpus: Corpus
     seats: Sequence[_Seat]
     cache: SharedCache | None
+    there: Source | None
+    """A service, whose answers count whatever a teacher costs."""
     batches: Batches | None
     judge: _Seat | None = None
 
@@ -388,6 +406,8 @@ class _Planner:
         return sizes
 
     def _lane(self, most_at_once: int) -> Literal["live", "batch"]:
+        if self.there is not None:
+            return "live"
         started = self.corpus.journal.query(
             "select min(started_us) from runs where spec_digest = ?", (self.task.identity,)
         )[0][0]
@@ -447,10 +467,12 @@ class _Planner:
 
     async def _elsewhere(self, left: Sequence[Prompt]) -> set[bytes]:
         """Requests whose answer the shared cache holds, from this very teacher and usable under today's terms."""
-        if self.cache is None or not left:
-            return set()
-        found = await self.cache.get_many([prompt.request.key for prompt in left])
-        return {key for seat in self.seats if not seat.rate.free for key in self._usable(seat, found)}
+        keys = [prompt.request.key for prompt in left]
+        here = await self.cache.get_many(keys) if self.cache is not None and left else {}
+        there = await self.there.get_many(keys) if self.there is not None and left else {}
+        return {
+            key for seat in self.seats for key in self._usable(seat, there if seat.rate.free else {**here, **there})
+        }
 
     def _usable(self, seat: _Seat, found: Mapping[bytes, Shared]) -> set[bytes]:
         card, on = seat.teacher.card, self.corpus.clock().date()

@@ -85,6 +85,8 @@ class Reach:
     """Requests whose question or answer goes."""
     failed: set[bytes] = field(default_factory=set)
     """Requests of which nothing is kept but what their calls came to; their keys are digests of their texts."""
+    called: set[bytes] = field(default_factory=set)
+    """Those that callers of the service asked, which nobody asks again: the same record would come back."""
     unanswered: set[bytes] = field(default_factory=set)
     """Those of them that were surely about it."""
     answers: int = 0
@@ -140,6 +142,7 @@ def reach(corpus: Corpus, selector: Selector) -> Reach:
         found.kept += _told_in_tables(corpus, selector.subject)
     _find_runs(corpus, found, hits)
     _find_unlinked(corpus, found, _quoted(corpus, hits))
+    _find_called(corpus, found)
     if selector.kind == "source":
         found.texts = _notes_of_source(corpus, selector)
     if selector.subject is not None:
@@ -423,6 +426,18 @@ def _find_unlinked(corpus: Corpus, found: Reach, quoted: set[str]) -> None:
             if of_source:
                 found.unanswered.add(key)
     found.answers = len(found.keys & answered)
+
+
+def _find_called(corpus: Corpus, found: Reach) -> None:
+    """Requests of callers: of records that came through the service or were given there again, and embeddings."""
+    given = {row[0] for row in _each(corpus, "select distinct record_id from hits")}
+    for row in _rows(corpus):
+        if row.record_id in found.records and ("caller" in row.item or row.record_id in given):
+            found.called.update(row.keys)
+    expand = expander()
+    for key, body in _each(corpus, "select request_key, body from requests"):
+        if key in found.keys and orjson.loads(expand(body))["api"] == "embeddings":  # which only callers ask for
+            found.called.add(key)
 
 
 _SPECS: Final = "select run_id, spec from runs"

@@ -381,10 +381,12 @@ def _stopped(corpus: Corpus, call_ids: Sequence[int]) -> Iterable[str]:
 
 
 def unconfirmed(corpus: Corpus) -> list[dict[str, Json]]:
-    """The calls that wait to be reconciled."""
+    """The calls that wait to be reconciled, and what machines elsewhere reported beyond what they were lent."""
     rows = corpus.journal.query(
-        "select call_id, run_id, teacher, reserved_microusd, reserved_us, provider_request_id, error from calls"
-        " where state = 'unknown' order by call_id"
+        "select call_id, run_id, teacher, iif(state = 'unknown', reserved_microusd, microusd), reserved_us,"
+        " provider_request_id, error from calls where state = 'unknown' or (state = 'overrun' and role = 'lent'"
+        " and not exists (select 1 from reconciliations where reconciliations.call_id = calls.call_id))"
+        " order by call_id"
     )
     names = ("call_id", "run_id", "teacher", "microusd", "reserved_us", "provider_request_id", "error")
     return [dict(zip(names, row, strict=True)) for row in rows]

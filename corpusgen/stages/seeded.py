@@ -85,7 +85,9 @@ def seeded(corpus: Corpus, subject: Occurrence) -> Iterator[Seeded]:
 
 def _folders(corpus: Corpus) -> list[Path]:
     first = [Path.cwd(), corpus.folder.resolve().parent, corpus.folder.resolve()]
-    return list(dict.fromkeys([*first, *(inner for folder in first[:2] for inner in _inside(folder))]))
+    # Runs of a service name files in a folder of their own in the corpus.
+    holding = [*first[:2], first[2] / "service"]
+    return list(dict.fromkeys([*first, *(inner for folder in holding for inner in _inside(folder))]))
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import pyarrow as pa
-
 from corpusgen.corpus import Corpus
 from corpusgen.errors import StoreError
 from corpusgen.stages.quarantine import Quarantine
 from corpusgen.standing import is_another_model
 from corpusgen.store.manifest import read_manifest
-from corpusgen.store.shards import read_batches
 
 _COLUMNS: Final = ["teacher", "model_requested", "model_served"]
 _ROWS_AT_ONCE: Final = 65_536
@@ -56,6 +53,10 @@ def served_models(corpus: Corpus, task: str | None = None) -> tuple[Served, ...]
 
 def _counted(paths: Iterable[Path], corpus: Corpus) -> tuple[Counter[_Key], Counter[_Key]]:
     """How many records there are of each teacher and model, and how many of them are put aside."""
+    import pyarrow as pa
+
+    from corpusgen.store.shards import read_batches
+
     found: Counter[_Key] = Counter()
     aside: Counter[_Key] = Counter()
     quarantine = Quarantine(corpus=corpus)

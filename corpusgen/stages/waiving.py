@@ -62,17 +62,17 @@ class Granted:
         }
 
 
-def grant(corpus: Corpus, asked: Asked, task: Task | None = None) -> Waiver:
+def grant(corpus: Corpus, asked: Asked, task: Task | None = None, *, by: str | None = None) -> Waiver:
     """Keep a waiver. Raises UsageError with everything that speaks against it; nothing is kept then.
 
-    ``task`` is one whose own terms files count too.
+    ``task`` is one whose own terms files count too. ``by`` is who keeps it through a service, in whosever name.
     """
     registry = registry_of(corpus, task)
     waiver = _waiver(asked, registry, corpus.clock().date())
     problems = [*_mistakes(asked), *waiver_problems(registry, waiver, waiver.granted)]
     if problems:
         raise UsageError("this cannot be waived:\n" + "\n".join(f"  {problem}" for problem in problems))
-    corpus.journal.run_now(lambda transaction: _keep(transaction, waiver))
+    corpus.journal.run_now(lambda transaction: _keep(transaction, waiver, by))
     return waiver
 
 
@@ -121,7 +121,7 @@ def file_sha256(path: Path, option: str) -> str:
     return found
 
 
-def _keep(transaction: Transaction, waiver: Waiver) -> None:
+def _keep(transaction: Transaction, waiver: Waiver, by: str | None) -> None:
     known = transaction.execute("select ended_us from waivers where waiver_id = ?", (waiver.waiver_id,)).fetchone()
     if known is not None and known[0] is None:
         return  # said twice, granted once
@@ -130,6 +130,9 @@ def _keep(transaction: Transaction, waiver: Waiver) -> None:
         (waiver.waiver_id, canonical_json(waiver_json(waiver)).decode(), transaction.now_us),
     )
     note_event(transaction, "waiver_granted", waiver_json(waiver))
+    if by is not None:  # beside it: what stands in the ledger as granted is the waiver itself
+        told = {"act": "waiver_granted", "by": by, "waiver_id": waiver.waiver_id, "granted_by": waiver.granted_by}
+        note_event(transaction, "administered", told)
 
 
 def waiver_json(waiver: Waiver) -> dict[str, Json]:

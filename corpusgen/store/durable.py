@@ -11,14 +11,17 @@ from pathlib import Path
 from corpusgen.errors import CorpusUnwritable
 
 
-def hidden_name(path: Path) -> Path:
-    """Where ``path`` is written before it is whole; readers never look at names with a leading dot."""
-    return path.with_name(f".{path.name}.tmp")
+def hidden_name(path: Path, writer: str = "") -> Path:
+    """Where ``path`` is written before it is whole; readers never look at names with a leading dot.
+
+    ``writer`` is for files that several may write at once: each then has a name of its own.
+    """
+    return path.with_name(f".{path.name}.{writer}.tmp" if writer else f".{path.name}.tmp")
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes, *, writer: str = "") -> None:
     """The file at ``path`` holds exactly ``content``, even if the machine stops half-way: old or new, never both."""
-    hidden = hidden_name(path)
+    hidden = hidden_name(path, writer)
     with unwritable(path):
         try:
             with open(hidden, "wb") as file:

@@ -27,7 +27,6 @@ from corpusgen.serve.slowly import READING
 from corpusgen.serve.statuses import NoSuch
 from corpusgen.serve.submitted import Rules, Wanted, looked_at
 from corpusgen.stages.evaluations import evaluation_of
-from corpusgen.stages.sealing import seal_by_todays_terms
 from corpusgen.stages.task import Task
 
 _DATASETS: Final = (
@@ -117,6 +116,8 @@ def make_version(corpus: Corpus, rules: Rules, wish: DatasetWanted, caller: Call
         task = stack.enter_context(looked_at(rules, wanted, caller)).task if named else None
         label = _selected(corpus, wish, task)
         if wish.seal and task is not None:
+            from corpusgen.stages.sealing import seal_by_todays_terms
+
             seal_by_todays_terms(corpus, task, label)
         return dataset(corpus, label)
 
@@ -140,7 +141,7 @@ def _selected(corpus: Corpus, wish: DatasetWanted, task: Task | None) -> str:
 async def make_dataset(request: web.Request) -> web.Response:
     """A new version of a dataset."""
     wish, service = await body_of(request, DatasetWanted), service_of(request)
-    made = await READING(make_version, service.corpus, service.runs.rules, wish, caller_of(request))
+    made = await READING(caller_of(request), make_version, service.corpus, service.runs.rules, wish, caller_of(request))
     return said(made, status=201)
 
 

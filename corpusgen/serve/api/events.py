@@ -13,6 +13,7 @@ from aiohttp import web
 
 from corpusgen.serve.api.models import EventsQuery
 from corpusgen.serve.api.saying import caller_of, service_of
+from corpusgen.serve.callers import LOCAL
 from corpusgen.serve.reading import query_of
 from corpusgen.serve.routes import Handler, Operation
 from corpusgen.serve.runs import OVER, told
@@ -136,7 +137,7 @@ async def _tell(
     async with aclosing(heard):
         async for event in heard:
             quiet += event is None
-            if request.transport is None or request.transport.is_closing():
+            if request.transport is None or request.transport.is_closing() or not _may_still(request):
                 return
             if event is not None and wanted(event):
                 await _write(response, _written(event.id, event.kind, _payload(event)))
@@ -146,6 +147,15 @@ async def _tell(
             elif quiet * LOOK_S >= ALIVE_S:
                 await _write(response, b": alive\n\n")
                 quiet = 0
+
+
+def _may_still(request: web.Request) -> bool:
+    """Whether the token that the stream was opened with still lets its bearer read; asked before anything is told."""
+    tokens, caller = service_of(request).tokens, caller_of(request)
+    if caller.token_id == LOCAL.token_id:
+        return not tokens.exist
+    now = tokens.caller_by_id(caller.token_id)
+    return now is not None and now.may("read")
 
 
 async def _heard(bus: Bus, since: int, stopping: asyncio.Event) -> AsyncGenerator[Event | None, None]:

@@ -8,13 +8,12 @@ import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from aiohttp import web
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
-from corpusgen.export.chat import export_chat
 from corpusgen.serve.api.models import ExportWanted
 from corpusgen.serve.api.saying import aside, caller_of, service_of
 from corpusgen.serve.callers import Caller
@@ -22,9 +21,10 @@ from corpusgen.serve.reading import body_of
 from corpusgen.serve.routes import Operation
 from corpusgen.serve.slowly import READING
 from corpusgen.serve.submitted import Rules, Wanted, read_wanted
-from corpusgen.stages.exporting import export_document, note_export, rows_to_export
-from corpusgen.stages.sealing import Sealed, sealed_dataset
 from corpusgen.stages.task import Task
+
+if TYPE_CHECKING:
+    from corpusgen.stages.sealing import Sealed
 
 PIECE: Final = 1 << 18
 _TYPES: Final = {
@@ -41,12 +41,12 @@ _ENDINGS: Final = {"croissant": ".json", "spdx": ".json"}
 
 async def export(request: web.Request) -> web.StreamResponse:
     """A file made of a sealed dataset."""
-    wish, service = await body_of(request, ExportWanted), service_of(request)
+    wish, service, caller = await body_of(request, ExportWanted), service_of(request), caller_of(request)
     if wish.to not in ("chat", "dataset") and wish.task is None:
         raise UsageError(f"task: {wish.to} is about the whole dataset; name the spec it was made with")
     folder = Path(await aside(mkdtemp, prefix="corpusgen-export-"))
     try:
-        made = await READING(_made, service.corpus, service.runs.rules, wish, caller_of(request), folder)
+        made = await READING(caller, _made, service.corpus, service.runs.rules, wish, caller, folder)
         with made.open("rb") as file:
             # Unlinked while it is open: whatever happens to this process, nothing is left of it.
             shutil.rmtree(folder, ignore_errors=True)
@@ -58,29 +58,37 @@ async def export(request: web.Request) -> web.StreamResponse:
 def _made(corpus: Corpus, rules: Rules, wish: ExportWanted, caller: Caller, folder: Path) -> Path:
     task = None if wish.task is None else read_wanted(rules, Wanted(task=wish.task), caller).task
     if wish.to == "dataset":
-        return _folder_of(corpus, wish, folder, task)
+        return _folder_of(corpus, wish, folder, task, caller.user)
     if wish.to == "chat":
-        return _rows_of(corpus, wish, folder, task)
+        return _rows_of(corpus, wish, folder, task, caller.user)
+    from corpusgen.stages.exporting import export_document
+
     assert task is not None
     out = folder / f"{wish.dataset}.{wish.to}{_ENDINGS.get(wish.to, '.md')}".replace(os.sep, "_")
     return export_document(corpus, task, wish.dataset, wish.to, out).path
 
 
-def _rows_of(corpus: Corpus, wish: ExportWanted, folder: Path, task: Task | None) -> Path:
+def _rows_of(corpus: Corpus, wish: ExportWanted, folder: Path, task: Task | None, by: str) -> Path:
+    from corpusgen.export.chat import export_chat
+    from corpusgen.stages.exporting import note_export, rows_to_export
+
     sealed, paths = rows_to_export(corpus, wish.dataset, wish.split, task)
     made = export_chat(paths, folder / f"{sealed.label}-{wish.split}.{wish.format}")
-    note_export(corpus, sealed, "chat", wish.split, made.path, made.rows)
+    note_export(corpus, sealed, "chat", wish.split, made.path, made.rows, by=by)
     return made.path
 
 
-def _folder_of(corpus: Corpus, wish: ExportWanted, folder: Path, task: Task | None) -> Path:
+def _folder_of(corpus: Corpus, wish: ExportWanted, folder: Path, task: Task | None, by: str) -> Path:
     """The dataset's folder as a tar, if the rows may go out."""
+    from corpusgen.stages.exporting import note_export, rows_to_export
+    from corpusgen.stages.sealing import sealed_dataset
+
     found = sealed_dataset(corpus, wish.dataset)
     sealed, _ = rows_to_export(corpus, wish.dataset, _a_split(found), task)
     out = folder / f"{sealed.label}.tar"
     with tarfile.open(out, "w") as tar:
         tar.add(sealed.folder, arcname=sealed.label, filter=_plain)
-    note_export(corpus, sealed, "tar", "all", out, sealed.rows)
+    note_export(corpus, sealed, "tar", "all", out, sealed.rows, by=by)
     return out
 
 

@@ -6,19 +6,22 @@ what a borrower says of money is booked, never less than was lent where it says 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
 from aiohttp import web
 
-from corpusgen.budget.amounts import Amounts
+from corpusgen.budget.amounts import UNITS, Amounts, period_of
 from corpusgen.budget.leases import LeaseEnded
 from corpusgen.budget.lending import Lent, Reported, Wish, book_overdue, give_back, lend, lent_out, renew, totals
 from corpusgen.corpus import Corpus, moment
-from corpusgen.errors import UsageOverrun
+from corpusgen.errors import UnknownTeacher, UsageOverrun
+from corpusgen.fields import MOST
 from corpusgen.journal import Transaction
-from corpusgen.serve.answers import find_answers, offer_answers
+from corpusgen.serve.answers import Cards, find_answers, offer_answers
 from corpusgen.serve.api.models import (
+    MOST_REPORTED,
     AmountsTold,
     AmountsWanted,
     AnswersOffered,
@@ -41,6 +44,7 @@ from corpusgen.serve.callers import Caller
 from corpusgen.serve.claims import claim, release
 from corpusgen.serve.reading import body_of
 from corpusgen.serve.routes import Operation
+from corpusgen.serve.service import Service
 from corpusgen.serve.statuses import NoSuch, Refused
 
 MOST_ANSWERS: Final = 32 << 20
@@ -49,23 +53,39 @@ MOST_ANSWERS: Final = 32 << 20
 
 def scopes_for(caller: Caller, wish: LeaseWanted) -> tuple[str, ...]:
     """Where a lease is booked: everywhere that a call of this caller would be. Raises Refused for other scopes."""
-    run = () if wish.run is None else (f"run:{wish.run}",)
+    run = () if wish.run is None else (f"run:{run_of(caller, wish.run)}",)
     booked = (*run, "corpus", f"teacher:{wish.teacher}", *caller.budget_scopes)
+    for scope in booked:
+        if period_of(scope)[1] != "total":  # it would be booked in the row that counts somebody's day
+            raise Refused(400, f"{scope!r:.120} ends like the name of a day or a month; no lease is booked there")
     if others := [scope for scope in wish.scopes if scope not in booked]:
         raise Refused(403, f"scopes: {others[0]!r:.120} is none of this token's; it books on {', '.join(booked)}")
     return tuple(dict.fromkeys(booked))
+
+
+def run_of(caller: Caller, label: str) -> str:
+    """What a run elsewhere is called here: never as a run of this corpus, nor as one of another user."""
+    return f"{caller.user}/{label}"
+
+
+def _check_teacher(service: Service, teacher: str) -> None:
+    names = {offer.name for offer in service.desk.config.spec.teachers}
+    if teacher not in names:
+        known = ", ".join(sorted(names))
+        raise UnknownTeacher(f"teacher: {teacher!r:.120} is no teacher of this service; there are: {known}")
 
 
 async def grant(request: web.Request) -> web.Response:
     """A lease."""
     wish, service, caller = await body_of(request, LeaseWanted), service_of(request), caller_of(request)
     amounts = _amounts(wish.amounts)
+    _check_teacher(service, wish.teacher)
     if not any(amounts.each):
         raise Refused(400, "amounts: name at least one amount above 0")
     wanted = Wish(
         token_id=caller.token_id,
         teacher=wish.teacher,
-        run=wish.run,
+        run=None if wish.run is None else run_of(caller, wish.run),
         scopes=scopes_for(caller, wish),
         amounts=amounts,
         seconds=wish.seconds,
@@ -150,20 +170,31 @@ async def return_lease(request: web.Request) -> web.Response:
     reports = [_reported(one) for one in wish.calls]
     if wish.totals is not None and any(_amounts(wish.totals).each):
         reports = [totals(lent.lease_id, _amounts(wish.totals))]
+    _check_sums(reports)
     owner_id = service.corpus.journal.owner_id
     done = await service.corpus.journal.run(
         partial(give_back, lease_id=lent.lease_id, reports=reports, owner_id=owner_id)
     )
-    service.bus.tell("lease", {"lease": lent.lease_id, "user": caller_of(request).user, "state": "returned"})
+    over = any(done.overrun.each)
+    told = {"lease": lent.lease_id, "user": caller_of(request).user, "state": "returned"}
+    service.bus.tell("lease", told | ({"overrun": True} if over else {}))
     return said(
         LeaseReturned(
             lease=lent.lease_id,
             settled=_amounts_told(done.settled),
             unconfirmed=_amounts_told(done.unconfirmed),
             freed=_amounts_told(done.freed),
+            overrun=_amounts_told(done.overrun),
             calls=list(done.call_ids),
         )
     )
+
+
+def _check_sums(reports: Sequence[Reported]) -> None:
+    for unit in UNITS:
+        most = MOST if unit == "compute_us" else MOST_REPORTED
+        if (total := sum(one.used.of(unit) for one in reports)) > most:
+            raise Refused(400, f"calls: {total:,} {unit} under one lease is more than can be; send what was used")
 
 
 def _reported(one: CallReport) -> Reported:
@@ -188,8 +219,12 @@ async def find(request: web.Request) -> web.Response:
 
 async def offer(request: web.Request) -> web.Response:
     """Answers that a borrower paid for, so that nobody pays for them again."""
-    wish, service = await body_of(request, AnswersOffered), service_of(request)
-    done = await aside(offer_answers, service.corpus, wish.answers, caller_of(request))
+    wish, service, caller = await body_of(request, AnswersOffered), service_of(request), caller_of(request)
+    cards = Cards(corpus=service.corpus, config=service.desk.config)
+    try:
+        done = await aside(offer_answers, cards, wish.answers, caller)
+    finally:
+        await cards.aclose()
     return said(OffersTold(answers=done))
 
 
@@ -222,7 +257,7 @@ OPERATIONS: Final = (
         method="GET",
         path="/api/v1/leases",
         handler=list_leases,
-        scope="ask",
+        scope="lend",
         summary="The caller's leases; an administrator sees everybody's",
         answer=LeasesTold,
         tag="machines",
@@ -231,7 +266,7 @@ OPERATIONS: Final = (
         method="POST",
         path="/api/v1/leases",
         handler=grant,
-        scope="ask",
+        scope="lend",
         summary="Borrow a share of the budget for calls that are made elsewhere",
         body=LeaseWanted,
         answer=LeaseTold,
@@ -242,7 +277,7 @@ OPERATIONS: Final = (
         method="POST",
         path="/api/v1/leases/{lease}/renew",
         handler=renew_lease,
-        scope="ask",
+        scope="lend",
         summary="Keep a lease for longer, at most to the end of its day (UTC)",
         body=LeaseRenewal,
         answer=LeaseTold,
@@ -252,7 +287,7 @@ OPERATIONS: Final = (
         method="POST",
         path="/api/v1/leases/{lease}/return",
         handler=return_lease,
-        scope="ask",
+        scope="lend",
         summary="Return a lease with what was really used of it",
         body=LeaseReturn,
         answer=LeaseReturned,
@@ -263,7 +298,7 @@ OPERATIONS: Final = (
         method="POST",
         path="/api/v1/answers/find",
         handler=find,
-        scope="ask",
+        scope="lend",
         summary="Answers that are known here, by the keys of their requests",
         body=AnswersWanted,
         answer=AnswersTold,
@@ -273,7 +308,7 @@ OPERATIONS: Final = (
         method="POST",
         path="/api/v1/answers",
         handler=offer,
-        scope="ask",
+        scope="lend",
         summary="Hand over answers to calls that were reported under a lease",
         body=AnswersOffered,
         answer=OffersTold,
@@ -284,7 +319,7 @@ OPERATIONS: Final = (
         method="POST",
         path="/api/v1/claims",
         handler=make_claims,
-        scope="ask",
+        scope="lend",
         summary="Claim requests that are about to be asked, so that no other machine asks them",
         body=ClaimsWanted,
         answer=ClaimsTold,
@@ -294,7 +329,7 @@ OPERATIONS: Final = (
         method="POST",
         path="/api/v1/claims/release",
         handler=release_claims,
-        scope="ask",
+        scope="lend",
         summary="Let go of claims",
         body=ClaimsReleased,
         answer=ClaimsTold,

@@ -6,7 +6,7 @@ Money is integer micro-dollars, times are ISO 8601 in UTC, amounts in seconds of
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,9 @@ from corpusgen.fields import MOST, NAME, Per, Unit
 from corpusgen.serve.callers import Scope
 
 Amount = Annotated[int, Field(ge=0, le=MOST)]
+MOST_REPORTED: Final = 10**12
+"""A million dollars under one lease: more is a mistake, or worse."""
+Some = Annotated[int, Field(ge=0, le=MOST_REPORTED)]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 in hex")]
 Text = Annotated[str, Field(max_length=1_000_000)]
 Short = Annotated[str, Field(min_length=1, max_length=500)]
@@ -273,9 +276,9 @@ class StatusTold(Open):
 class AmountsWanted(Taken):
     """So much of each unit."""
 
-    microusd: Amount = 0
-    tokens: Amount = 0
-    requests: Amount = 0
+    microusd: Some = 0
+    tokens: Some = 0
+    requests: Some = 0
     compute_us: Amount = 0
 
 
@@ -288,11 +291,11 @@ class LeaseWanted(Taken):
     teacher: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,199}$")]
     amounts: AmountsWanted
     seconds: Annotated[float, Field(ge=1, le=86_400)] = 60.0
-    run: RunLabel | None = Field(None, description="Books it on run:NAME as well")
+    run: RunLabel | None = Field(None, description="Books it on run:USER/NAME as well, USER being the token's")
     scopes: list[Annotated[str, Field(max_length=200)]] = Field(
         [], max_length=8, description="Where it is to be booked, for whoever wants to be sure; others are refused"
     )
-    run_caps: Caps | None = Field(None, description="Caps of run:NAME, put in force if it has none yet")
+    run_caps: Caps | None = Field(None, description="Caps of run:USER/NAME, put in force if it has none yet")
 
 
 class LeaseRenewal(Taken):
@@ -338,8 +341,8 @@ class CallReport(Taken):
     state: Literal["settled", "unknown"] = Field(
         description="unknown: sent, and nobody knows whether it was billed; its figures are the worst case"
     )
-    microusd: Amount = 0
-    tokens: Amount = 0
+    microusd: Some = 0
+    tokens: Some = 0
     requests: Annotated[int, Field(ge=0, le=1_000_000)] = 1
     compute_us: Amount = 0
     price_version: Annotated[str, Field(max_length=300)] = ""
@@ -360,6 +363,7 @@ class LeaseReturned(Told):
     settled: AmountsTold
     unconfirmed: AmountsTold
     freed: AmountsTold
+    overrun: AmountsTold = Field(description="What of it was beyond what was lent: booked on the token alone")
     calls: list[int] = Field(description="Numbers of the calls in the ledger, in the order of the report")
 
 
@@ -735,7 +739,7 @@ class TokenWanted(Taken):
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
     user: Annotated[str, Field(min_length=1, max_length=128)]
-    scopes: list[Scope] = Field(min_length=1, max_length=4)
+    scopes: list[Scope] = Field(min_length=1, max_length=5)
     days: Annotated[int, Field(ge=1, le=3650)] | None = 90
     task: Annotated[str, Field(pattern=NAME)] | None = None
     intended_use: dict[str, Any] | None = None

@@ -14,7 +14,7 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
 from corpusgen.records import Json
 from corpusgen.serve.api.models import RecordTold, StoryTold
-from corpusgen.serve.api.saying import said, service_of
+from corpusgen.serve.api.saying import caller_of, said, service_of
 from corpusgen.serve.routes import Operation
 from corpusgen.serve.slowly import READING
 from corpusgen.serve.statuses import NoSuch
@@ -47,13 +47,18 @@ def plain(value: Any) -> Any:
 
 async def show_record(request: web.Request) -> web.Response:
     """A record and its texts."""
-    told = await READING(record_story, service_of(request).corpus, request.match_info["record"])
+    told = await _story(request)
     return said(RecordTold(record=told["record"], text=told["text"]))
 
 
 async def show_story(request: web.Request) -> web.Response:
     """A record's story."""
-    return said(StoryTold(**await READING(record_story, service_of(request).corpus, request.match_info["record"])))
+    return said(StoryTold(**await _story(request)))
+
+
+async def _story(request: web.Request) -> dict[str, Json]:
+    corpus, named = service_of(request).corpus, request.match_info["record"]
+    return await READING(caller_of(request), record_story, corpus, named)
 
 
 OPERATIONS: Final = (

@@ -6,7 +6,7 @@ import base64
 import binascii
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 from aiohttp import web
@@ -36,9 +36,11 @@ from corpusgen.serve.reading import body_of, query_of
 from corpusgen.serve.routes import Operation
 from corpusgen.serve.slowly import READING
 from corpusgen.serve.statuses import NoSuch, Refused
-from corpusgen.stages.auditing import Answer, audit_corpus, written
 from corpusgen.stages.registering import listed, shown
 from corpusgen.stages.waiving import Asked, end_waiver, grant, waivers
+
+if TYPE_CHECKING:
+    from corpusgen.stages.auditing import Answer
 
 MOST_EVIDENCE: Final = 16 << 20
 _TYPES: Final = {"csv": "text/csv", "markdown": "text/markdown"}
@@ -69,6 +71,8 @@ def question_told(question: Question) -> QuestionTold:
 
 def answer_to(corpus: Corpus, word: str, given: dict[str, str]) -> Answer:
     """The answer to a question by its number or name. Raises NoSuch or UsageError."""
+    from corpusgen.stages.auditing import audit_corpus
+
     question = find_question(word)
     if question is None:
         raise NoSuch(f"no question is called {word!r:.120}; GET /api/v1/audit names them all")
@@ -80,9 +84,12 @@ def answer_to(corpus: Corpus, word: str, given: dict[str, str]) -> Answer:
 async def ask_question(request: web.Request) -> web.Response:
     """Ask the corpus what a lawyer would ask."""
     wish = await body_of(request, AuditAsked)
-    answer = await READING(answer_to, service_of(request).corpus, request.match_info["question"], wish.parameters)
+    corpus, named = service_of(request).corpus, request.match_info["question"]
+    answer = await READING(caller_of(request), answer_to, corpus, named, wish.parameters)
     if wish.format == "json":
         return said(AuditTold(**plain(answer.to_json())))
+    from corpusgen.stages.auditing import written
+
     name = f"{answer.question.number}.{'csv' if wish.format == 'csv' else 'md'}"
     return web.Response(
         text=written(answer, wish.format),
@@ -151,6 +158,7 @@ def _granted(corpus: Corpus, wish: WaiverWanted, by: str) -> WaiverTold:
                 evidence=Path(file.name),
                 until=wish.until,
             ),
+            by=by,
         )
     found = next(one for one in waivers(corpus) if one.waiver.waiver_id == made.waiver_id)
     return WaiverTold(**plain(found.to_json(corpus.clock().date())))

@@ -77,7 +77,7 @@ async def cancel_run(request: web.Request) -> web.Response:
 async def explain_task(request: web.Request) -> web.Response:
     """What the terms say of a task's teachers, document by document."""
     service, wish = service_of(request), await body_of(request, TaskWanted)
-    found = await PLANNING(_explained, service, wanted_of(wish), caller_of(request))
+    found = await PLANNING(caller_of(request), _explained, service, wanted_of(wish), caller_of(request))
     return said(ExplanationTold(**found))
 
 

@@ -72,6 +72,7 @@ async def revoke_token(request: web.Request) -> web.Response:
     except UsageError as error:
         raise NoSuch(str(error)) from error
     service.tokens.look_again()
+    service.runs.look_again()
     return said(TokenTold.model_validate(token_told(service.corpus, gone)))
 
 

@@ -79,5 +79,6 @@ async def unmake(request: web.Request) -> web.StreamResponse:
     await fields_of(request)
     service = service_of(request)
     await aside(revoke, service.corpus, request.match_info["token"], by=caller_of(request).user)
+    service.runs.look_again()
     service.tokens.look_again()
     return see("/console/tokens")

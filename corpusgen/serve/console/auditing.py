@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -12,14 +12,16 @@ from aiohttp import web
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusgenError
 from corpusgen.provenance.questions import NOTICE, Parameter, Question, find_question, questions
-from corpusgen.serve.console.aside import aside
+from corpusgen.serve.console.aside import aside, slowly
 from corpusgen.serve.console.forms import service_of
 from corpusgen.serve.console.pages import HEADERS, page
 from corpusgen.serve.reading import parameters_of
 from corpusgen.serve.statuses import NoSuch, Refused
-from corpusgen.stages.auditing import Answer, audit_corpus, written
 from corpusgen.stages.registering import listed
-from corpusgen.store.tabulate import Format
+
+if TYPE_CHECKING:
+    from corpusgen.stages.auditing import Answer
+    from corpusgen.store.tabulate import Format
 
 SHOWN: Final = 500
 """Rows on a page; a download has all."""
@@ -46,7 +48,7 @@ async def ask(request: web.Request) -> web.StreamResponse:
     given, answer, refused = _given(question, asked), None, ""
     if "ask" in asked or not question.parameters:
         try:
-            answer = await aside(_answered, corpus, question, given)
+            answer = await slowly(request, _answered, corpus, question, given)
         except CorpusgenError as error:
             if not getattr(error, "exit_code", 0):
                 raise
@@ -73,7 +75,9 @@ async def download(request: web.Request) -> web.StreamResponse:
     if kind not in KINDS:
         raise NoSuch(f"an answer is written as {', '.join(KINDS)}")
     given = _given(question, parameters_of(request))
-    answer = await aside(_answered, service_of(request).corpus, question, given)
+    answer = await slowly(request, _answered, service_of(request).corpus, question, given)
+    from corpusgen.stages.auditing import written
+
     format_, content_type = KINDS[kind]
     return attachment(written(answer, format_).encode(), f"{question.number}-{question.name}.{kind}", content_type)
 
@@ -105,6 +109,8 @@ def _given(question: Question, asked: Mapping[str, str]) -> dict[str, str]:
 
 
 def _answered(corpus: Corpus, question: Question, given: Mapping[str, str]) -> Answer:
+    from corpusgen.stages.auditing import audit_corpus
+
     return audit_corpus(corpus, question, given, on=corpus.clock().date())
 
 

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import duckdb
 import orjson
-import pyarrow.parquet as pq
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, UsageError
+
+if TYPE_CHECKING:
+    import duckdb
 
 MOST: Final = 50
 """Records on a page."""
@@ -125,6 +126,8 @@ def _from_place(shards: list[_Shard], place: str) -> tuple[list[_Shard], str]:
 
 
 def _connected() -> duckdb.DuckDBPyConnection:
+    import duckdb
+
     return duckdb.connect(config={"threads": "2", "memory_limit": "512MB", "autoinstall_known_extensions": "false"})
 
 
@@ -153,6 +156,8 @@ def _asked(
     connection: duckdb.DuckDBPyConnection, columns: str, parts: Sequence[str], bound: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Rows of a statement of our own words; those of strangers are bound, never written in."""
+    import duckdb
+
     sql = _PAGE.format(columns=columns, where=" and ".join(parts) or "true")
     try:
         cursor = connection.execute(sql, dict(bound))
@@ -228,6 +233,8 @@ def read_record(corpus: Corpus, where: Located) -> dict[str, Any] | None:
     """Everything a shard has of a record; None while it waits to be committed."""
     if where.shard is None:
         return None
+    import pyarrow.parquet as pq
+
     path = corpus.folder / "shards" / where.shard
     try:
         rows: list[dict[str, Any]] = pq.read_table(path, filters=[("record_id", "=", where.record_id)]).to_pylist()

@@ -13,16 +13,14 @@ from aiohttp import web
 
 from corpusgen.corpus import Corpus
 from corpusgen.evaluate.report.facts import FunnelStep, Loss
-from corpusgen.export.chat import export_chat
 from corpusgen.serve.callers import Caller
-from corpusgen.serve.console.aside import aside
+from corpusgen.serve.console.aside import aside, slowly
 from corpusgen.serve.console.auditing import attachment
 from corpusgen.serve.console.charts import funnel
 from corpusgen.serve.console.forms import caller_of, fields_of, service_of
 from corpusgen.serve.console.pages import page
 from corpusgen.serve.statuses import NoSuch, Refused
 from corpusgen.serve.submitted import Rules, Wanted, read_wanted
-from corpusgen.stages.exporting import DOCUMENTS, export_document, note_export, rows_to_export
 from corpusgen.stages.looking import rows_of
 
 _LABEL: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}-[0-9]{1,9}")
@@ -77,9 +75,15 @@ async def dataset(request: web.Request) -> web.StreamResponse:
             key: value for key, value in (manifest.get("filters") or {}).items() if value not in (None, "", False)
         },
         funnel=funnel(_steps(manifest.get("funnel") or {})),
-        documents=list(DOCUMENTS),
+        documents=await aside(_documents),
         tasks=tasks,
     )
+
+
+def _documents() -> list[str]:
+    from corpusgen.stages.exporting import DOCUMENTS  # with what reads and writes rows
+
+    return list(DOCUMENTS)
 
 
 def _label(request: web.Request) -> str:
@@ -104,25 +108,31 @@ async def export(request: web.Request) -> web.StreamResponse:
     service, caller = service_of(request), caller_of(request)
     kind, split = fields.get("kind", ""), fields.get("split", "") or "train"
     if kind == "chat":
-        body, ending = await aside(_chat, service.corpus, label, split), "jsonl"
+        body, ending = await slowly(request, _chat, service.corpus, label, split, caller.user), "jsonl"
         return attachment(body, f"{label}-{split}.jsonl", _TYPES[ending])
-    if kind not in DOCUMENTS:
-        raise Refused(400, f"a dataset is exported as chat, {', '.join(DOCUMENTS)}")
+    documents = await aside(_documents)
+    if kind not in documents:
+        raise Refused(400, f"a dataset is exported as chat, {', '.join(documents)}")
     rules = service.runs.rules
-    body = await aside(_document, service.corpus, rules, caller, label, kind, fields.get("task", ""))
+    body = await slowly(request, _document, service.corpus, rules, caller, label, kind, fields.get("task", ""))
     ending = _ENDINGS.get(kind, "md")
     return attachment(body, f"{label}-{kind}.{ending}", _TYPES[ending])
 
 
-def _chat(corpus: Corpus, label: str, split: str) -> bytes:
+def _chat(corpus: Corpus, label: str, split: str, by: str) -> bytes:
+    from corpusgen.export.chat import export_chat
+    from corpusgen.stages.exporting import note_export, rows_to_export
+
     sealed, paths = rows_to_export(corpus, label, split)
     with TemporaryDirectory() as folder:
         made = export_chat(paths, Path(folder) / "rows.jsonl")
-        note_export(corpus, sealed, "chat", split, made.path, made.rows)
+        note_export(corpus, sealed, "chat", split, made.path, made.rows, by=by)
         return made.path.read_bytes()
 
 
 def _document(corpus: Corpus, rules: Rules, caller: Caller, label: str, kind: str, named: str) -> bytes:
+    from corpusgen.stages.exporting import export_document
+
     task = read_wanted(rules, Wanted(task=named), caller).task
     with TemporaryDirectory() as folder:
         return export_document(corpus, task, label, kind, Path(folder) / "document").path.read_bytes()

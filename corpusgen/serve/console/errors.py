@@ -10,6 +10,7 @@ from aiohttp import web
 
 from corpusgen.errors import CorpusgenError
 from corpusgen.serve.console.pages import page
+from corpusgen.serve.gate import hidden_from
 from corpusgen.serve.routes import CALLER, Handler
 from corpusgen.serve.statuses import KINDS, Refused, as_refused
 
@@ -54,7 +55,7 @@ def told_as_page(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except CorpusgenError as error:
-            return error_page(request, as_refused(error))
+            return error_page(request, as_refused(error, hidden=hidden_from(request)))
         except web.HTTPNotFound:
             return error_page(request, Refused(404, "There is no such page."))
 

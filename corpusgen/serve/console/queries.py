@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from corpusgen.corpus import Corpus
 from corpusgen.errors import QueryError
-from corpusgen.serve.console.aside import aside
+from corpusgen.serve.console.aside import aside, slowly
 from corpusgen.serve.console.auditing import KINDS, attachment
-from corpusgen.serve.console.forms import fields_of, service_of
+from corpusgen.serve.console.forms import caller_of, fields_of, service_of
 from corpusgen.serve.console.pages import page
-from corpusgen.stages.guide import guide
 from corpusgen.stages.guide_words import EXAMPLES
-from corpusgen.stages.looking import ask_sql
-from corpusgen.store.query import QueryLimits, QueryResult
-from corpusgen.store.tabulate import tabulate
+
+if TYPE_CHECKING:
+    from corpusgen.stages.guide import GuideTable
+    from corpusgen.store.query import QueryResult
+    from corpusgen.store.tabulate import Format
 
 SHOWN: Final = 200
-LIMITS: Final = QueryLimits(seconds=20, memory_mb=1024)
+SECONDS: Final = 20
+MEMORY_MB: Final = 1024
 
 
 async def form(request: web.Request) -> web.StreamResponse:
     """Where a question is written."""
-    return _page(request, "", None, "")
+    return await _page(request, "", None, "")
 
 
 async def ask(request: web.Request) -> web.StreamResponse:
@@ -31,16 +34,35 @@ async def ask(request: web.Request) -> web.StreamResponse:
     fields, corpus = await fields_of(request), service_of(request).corpus
     sql, kind = fields.get("sql", ""), fields.get("as", "")
     try:
-        found = await aside(ask_sql, corpus, sql, LIMITS)
+        found = await slowly(request, _asked, corpus, sql, legal=caller_of(request).may("legal"))
     except QueryError as error:
-        return _page(request, sql, None, str(error))
+        return await _page(request, sql, None, str(error))
     if kind in KINDS:
         format_, content_type = KINDS[kind]
-        return attachment(tabulate(found, format_).encode(), f"answer.{kind}", content_type)
-    return _page(request, sql, found, "")
+        return attachment(await aside(_written, found, format_), f"answer.{kind}", content_type)
+    return await _page(request, sql, found, "")
 
 
-def _page(request: web.Request, sql: str, found: QueryResult | None, refused: str) -> web.Response:
+def _asked(corpus: Corpus, sql: str, *, legal: bool) -> QueryResult:
+    from corpusgen.stages.sql import ask_sql
+    from corpusgen.store.query import QueryLimits
+
+    return ask_sql(corpus, sql, QueryLimits(seconds=SECONDS, memory_mb=MEMORY_MB), legal=legal)
+
+
+def _written(found: QueryResult, kind: Format) -> bytes:
+    from corpusgen.store.tabulate import tabulate
+
+    return tabulate(found, kind).encode()
+
+
+def _guide() -> tuple[GuideTable, ...]:
+    from corpusgen.stages.guide import guide
+
+    return guide()
+
+
+async def _page(request: web.Request, sql: str, found: QueryResult | None, refused: str) -> web.Response:
     return page(
         request,
         "query.html",
@@ -51,7 +73,7 @@ def _page(request: web.Request, sql: str, found: QueryResult | None, refused: st
         count=0 if found is None else found.table.num_rows,
         shown=SHOWN,
         refused=refused,
-        tables=guide(),
+        tables=await aside(_guide),
         examples=EXAMPLES,
-        seconds=LIMITS.seconds,
+        seconds=SECONDS,
     )

@@ -10,13 +10,12 @@ from aiohttp import web
 from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
 from corpusgen.serve.console import browsing
-from corpusgen.serve.console.aside import aside
+from corpusgen.serve.console.aside import aside, slowly
 from corpusgen.serve.console.forms import on, service_of
 from corpusgen.serve.console.messages import answer, sureness, tools, turns
 from corpusgen.serve.console.pages import page
 from corpusgen.serve.reading import parameters_of
 from corpusgen.stages.looking import teachers_seen
-from corpusgen.stages.story import NOTICE, chapters, story
 
 SPLITS: Final = ("train", "validation", "gold")
 _MOST_TEXT: Final = 500
@@ -103,5 +102,10 @@ async def why(request: web.Request) -> web.StreamResponse:
     """Where a record comes from and where it went."""
     corpus = service_of(request).corpus
     where = await aside(browsing.find_record, corpus, request.match_info["record"])
-    told = await aside(story, corpus, where.record_id)
-    return page(request, "why.html", where=where, chapters=list(chapters(told)), notice=NOTICE)
+    return page(request, "why.html", where=where, **await slowly(request, _story, corpus, where.record_id))
+
+
+def _story(corpus: Corpus, record_id: str) -> dict[str, Any]:
+    from corpusgen.stages.story import NOTICE, chapters, story
+
+    return {"chapters": list(chapters(story(corpus, record_id))), "notice": NOTICE}

@@ -16,7 +16,7 @@ from aiohttp import web
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusgenError, UsageError
 from corpusgen.provenance.policy import RULES
-from corpusgen.serve.console.aside import aside
+from corpusgen.serve.console.aside import aside, slowly
 from corpusgen.serve.console.forms import GUARD, caller_of, fields_of, see, service_of
 from corpusgen.serve.console.pages import page
 from corpusgen.serve.reading import bytes_of, parameters_of
@@ -81,7 +81,7 @@ async def explain(request: web.Request) -> web.StreamResponse:
     named = asked.get("task", "")
     wanted = Wanted(task=named)
     held = await aside(read_wanted, service.runs.rules, wanted, caller_of(request))
-    told = await aside(explained, service.corpus, held.task, _day(asked.get("on", "")))
+    told = await slowly(request, explained, service.corpus, held.task, _day(asked.get("on", "")))
     return page(request, "explain.html", task=named, told=told.to_json(), on=asked.get("on", ""), notice=NOTICE)
 
 
@@ -120,13 +120,13 @@ async def waive(request: web.Request) -> web.StreamResponse:
     """Keep a waiver; the file that shows it is looked at and not kept."""
     fields, files = await upload_of(request)
     try:
-        await aside(_grant, service_of(request).corpus, fields, files.get("evidence"))
+        await aside(_grant, service_of(request).corpus, fields, files.get("evidence"), caller_of(request).user)
     except UsageError as error:
         return await _waivers(request, fields, str(error))
     return see("/console/rights/waivers")
 
 
-def _grant(corpus: Corpus, fields: Mapping[str, str], evidence: bytes | None) -> None:
+def _grant(corpus: Corpus, fields: Mapping[str, str], evidence: bytes | None, caller: str) -> None:
     until = _day(fields.get("until", ""))
     missing = [name for name in ("terms", "by", "reason", "until") if not fields.get(name)]
     if missing or until is None or not evidence:
@@ -147,6 +147,7 @@ def _grant(corpus: Corpus, fields: Mapping[str, str], evidence: bytes | None) ->
                 evidence=shown_by,
                 until=until,
             ),
+            by=caller,
         )
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusgenError
 from corpusgen.evaluate.report.facts import FunnelStep, Loss
-from corpusgen.serve.console.aside import aside
+from corpusgen.serve.console.aside import aside, slowly
 from corpusgen.serve.console.charts import budget_bars, coverage_map, funnel
 from corpusgen.serve.console.forms import caller_of, fields_of, see, service_of
 from corpusgen.serve.console.overview import fragment
@@ -24,7 +24,6 @@ from corpusgen.serve.service import Service
 from corpusgen.serve.statuses import NoSuch
 from corpusgen.serve.submitted import Rules, tasks_in
 from corpusgen.stages.looking import STAGE, budget_status
-from corpusgen.stages.mapping import coverage
 from corpusgen.stages.task import Task, load_task
 
 MOST: Final = 50
@@ -211,7 +210,7 @@ def report_of(corpus: Corpus, run_id: str) -> bytes | None:
 
 async def report(request: web.Request) -> web.StreamResponse:
     """A report, as it was written, in a page that can do nothing."""
-    found = await aside(report_of, service_of(request).corpus, _named(request))
+    found = await slowly(request, report_of, service_of(request).corpus, _named(request))
     if found is None:
         raise NoSuch("this run has no report; corpusgen distill writes one")
     return web.Response(body=found, content_type="text/html", charset="utf-8", headers=_REPORT)
@@ -229,7 +228,7 @@ class _Asked:
 async def cover(request: web.Request) -> web.StreamResponse:
     """The map of what was asked about, in its pool."""
     service, named = service_of(request), _named(request)
-    drawn, why = await aside(_map, service, named)
+    drawn, why = await slowly(request, _map, service, named)
     return page(request, "coverage.html", named=named, drawn=drawn, why=why)
 
 
@@ -240,6 +239,8 @@ def _map(service: Service, named: str) -> tuple[Any, str]:
     task = _task_of(service.runs.rules, str(row["spec_digest"]), str(row["task"]))
     if task is None:
         return None, "The task of this run is not in the tasks folder as it was then, so nobody knows its pool."
+    from corpusgen.stages.mapping import coverage
+
     found = coverage(_Asked(task=task, corpus=service.corpus, run_id=str(row["run_id"])))
     if found is None:
         return None, "Too few items were asked about to draw a map."

@@ -15,7 +15,6 @@ from corpusgen.serve.console.pages import page
 from corpusgen.serve.console.runs import report_of
 from corpusgen.serve.statuses import NoSuch
 from corpusgen.stages.evaluations import evaluation_of
-from corpusgen.stages.released import noted_releases
 
 _COLUMNS: Final = "student_id, run_id, dataset, facts, trained_us"
 
@@ -54,5 +53,7 @@ async def student(request: web.Request) -> web.StreamResponse:
 
 
 def _releases(corpus: Corpus, student_id: str) -> list[Mapping[str, Any]]:
+    from corpusgen.stages.released import noted_releases
+
     told = (one.to_json() for one in noted_releases(corpus))
     return [one for one in told if one.get("student_id") == student_id]
