@@ -31,11 +31,11 @@ from corpusgen.serve.batch_rows import (
 )
 from corpusgen.serve.batch_telling import for_anthropic, for_openai
 from corpusgen.serve.calls import BadCall, Wire
-from corpusgen.serve.files import json_told, listed, operation, owner_of, page_of, streamed, told_in
+from corpusgen.serve.files import json_told, listed, owner_of, page_of, streamed, told_in
 from corpusgen.serve.gateway import wanted_of
 from corpusgen.serve.reading import bytes_of, json_of, parameters_of
 from corpusgen.serve.refusals import Busy
-from corpusgen.serve.routes import CALLER, Operation
+from corpusgen.serve.routes import CALLER, Operation, of_vendor
 from corpusgen.serve.service import SERVICE, Service
 from corpusgen.serve.statuses import NoSuch, Refused
 
@@ -52,16 +52,16 @@ def operations(service: Service) -> list[Operation]:
     here = "/v1/messages/batches"
     return [
         *files.operations(service),
-        operation("POST", "/v1/batches", openai(_create), "Have the calls of a file answered", "openai"),
-        operation("GET", "/v1/batches", openai(_listing), "The batches of calls", "openai"),
-        operation("GET", "/v1/batches/{batch}", openai(_retrieve), "One of these", "openai"),
-        operation("POST", "/v1/batches/{batch}/cancel", openai(_cancel), "Ask no more of it", "openai"),
-        operation("POST", here, anthropic(_create_messages), "Have many calls answered", "anthropic", most),
-        operation("GET", here, anthropic(_list_messages), "The batches of messages", "anthropic"),
-        operation("GET", here + "/{batch}", anthropic(_retrieve_messages), "One of these", "anthropic"),
-        operation("GET", here + "/{batch}/results", anthropic(_results), "What became of its calls", "anthropic"),
-        operation("POST", here + "/{batch}/cancel", anthropic(_cancel_messages), "Ask no more of it", "anthropic"),
-        operation("DELETE", here + "/{batch}", anthropic(_delete_messages), "Forget it", "anthropic"),
+        of_vendor("POST", "/v1/batches", openai(_create), "Have the calls of a file answered", "openai"),
+        of_vendor("GET", "/v1/batches", openai(_listing), "The batches of calls", "openai"),
+        of_vendor("GET", "/v1/batches/{batch}", openai(_retrieve), "One of these", "openai"),
+        of_vendor("POST", "/v1/batches/{batch}/cancel", openai(_cancel), "Ask no more of it", "openai"),
+        of_vendor("POST", here, anthropic(_create_messages), "Have many calls answered", "anthropic", most),
+        of_vendor("GET", here, anthropic(_list_messages), "The batches of messages", "anthropic"),
+        of_vendor("GET", here + "/{batch}", anthropic(_retrieve_messages), "One of these", "anthropic"),
+        of_vendor("GET", here + "/{batch}/results", anthropic(_results), "What became of its calls", "anthropic"),
+        of_vendor("POST", here + "/{batch}/cancel", anthropic(_cancel_messages), "Ask no more of it", "anthropic"),
+        of_vendor("DELETE", here + "/{batch}", anthropic(_delete_messages), "Forget it", "anthropic"),
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 
 import orjson
 from aiohttp import web
@@ -46,9 +46,8 @@ class Embedding:
         """No more tokens than this will be billed."""
         return self.endpoint.input_tokens_bound(request)
 
-    async def first_tokens(self, labels: Sequence[str]) -> NoReturn:
-        """Embeddings have no tokens."""
-        raise NotImplementedError
+    async def first_tokens(self, labels: Sequence[str]) -> None:
+        """None: embeddings have no tokens."""
 
     async def ask(self, request: Request, *, timeout_s: float) -> Reply:
         """Send the request once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from aiohttp import web
@@ -31,7 +31,7 @@ from corpusgen.serve.batch_rows import (
 from corpusgen.serve.file_form import FORM, UNNAMED, Part, form_in
 from corpusgen.serve.reading import bytes_of, parameters_of
 from corpusgen.serve.refusals import refusal
-from corpusgen.serve.routes import CALLER, Operation, Shape
+from corpusgen.serve.routes import CALLER, Operation, Shape, of_vendor
 from corpusgen.serve.service import SERVICE, Service
 from corpusgen.serve.statuses import NoSuch, Refused
 
@@ -61,26 +61,11 @@ def operations(service: Service) -> list[Operation]:
             tag="gateway",
             hidden=True,
         ),
-        operation("GET", "/v1/files", tell(_listing), "The files that were sent or came of batches", "openai"),
-        operation("GET", "/v1/files/{file}", tell(_retrieve), "One of these", "openai"),
-        operation("GET", "/v1/files/{file}/content", tell(_content), "What stands in it", "openai"),
-        operation("DELETE", "/v1/files/{file}", tell(_delete), "Forget it", "openai"),
+        of_vendor("GET", "/v1/files", tell(_listing), "The files that were sent or came of batches", "openai"),
+        of_vendor("GET", "/v1/files/{file}", tell(_retrieve), "One of these", "openai"),
+        of_vendor("GET", "/v1/files/{file}/content", tell(_content), "What stands in it", "openai"),
+        of_vendor("DELETE", "/v1/files/{file}", tell(_delete), "Forget it", "openai"),
     ]
-
-
-def operation(method: Any, path: str, handler: Handler, summary: str, shape: Shape, most: int = 1 << 20) -> Operation:
-    """One of the gateway's addresses, which the vendor has described."""
-    return Operation(
-        method=method,
-        path=path,
-        handler=handler,
-        scope="ask",
-        summary=summary,
-        shape=shape,
-        most_bytes=most,
-        tag="gateway",
-        hidden=True,
-    )
 
 
 def told_in(shape: Shape) -> Callable[[Handler], Handler]:

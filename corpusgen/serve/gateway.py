@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from aiohttp import web
@@ -26,7 +26,7 @@ from corpusgen.serve.memory import Remembered
 from corpusgen.serve.money import upstream_id, usd
 from corpusgen.serve.reading import bytes_of, object_in, parameters_of
 from corpusgen.serve.refusals import Busy, Contradicted, event_of, refusal
-from corpusgen.serve.routes import CALLER, Operation, Shape
+from corpusgen.serve.routes import CALLER, Operation, Shape, of_vendor
 from corpusgen.serve.service import SERVICE, Service
 from corpusgen.serve.statuses import Hidden
 
@@ -61,36 +61,15 @@ def operations(service: Service) -> list[Operation]:
         ("/v1/messages", "messages", "Have a teacher or a student answer, as Anthropic's messages"),
     ]
     found = [
-        _operation("POST", path, partial(_asked, wire), summary, _SHAPES[wire], most) for path, wire, summary in asking
+        of_vendor("POST", path, partial(_asked, wire), summary, _SHAPES[wire], most) for path, wire, summary in asking
     ]
     found += [
-        _operation("POST", "/v1/messages/count_tokens", _count_tokens, "Bound what a call takes", "anthropic", most),
-        _operation("POST", "/v1/embeddings", _embeddings, "Have texts embedded", "openai", most),
-        _operation("GET", "/v1/models", _models, "What may be named as model", "openai", most),
-        _operation("GET", "/v1/models/{model:.+}", _model, "One of these", "openai", most),
+        of_vendor("POST", "/v1/messages/count_tokens", _count_tokens, "Bound what a call takes", "anthropic", most),
+        of_vendor("POST", "/v1/embeddings", _embeddings, "Have texts embedded", "openai", most),
+        of_vendor("GET", "/v1/models", _models, "What may be named as model", "openai", most),
+        of_vendor("GET", "/v1/models/{model:.+}", _model, "One of these", "openai", most),
     ]
     return found
-
-
-def _operation(
-    method: Any,
-    path: str,
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
-    summary: str,
-    shape: Shape,
-    most: int,
-) -> Operation:
-    return Operation(
-        method=method,
-        path=path,
-        handler=handler,
-        scope="ask",
-        summary=summary,
-        shape=shape,
-        most_bytes=most,
-        tag="gateway",
-        hidden=True,
-    )
 
 
 # --- a call -----------------------------------------------------------------------------------------------------------

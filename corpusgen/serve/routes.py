@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from corpusgen.serve.callers import Caller, Scope
 
+Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Shape: TypeAlias = Literal["api", "openai", "anthropic", "page"]
 """In whose words errors are told: our own JSON, OpenAI's, Anthropic's, or a page."""
@@ -23,7 +24,7 @@ CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 class Operation:
     """One method at one path."""
 
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    method: Method
     path: str
     """As aiohttp writes it: ``/api/v1/runs/{run}``."""
     handler: Handler
@@ -52,3 +53,20 @@ class Operation:
 
 OPERATION: web.RequestKey[Operation] = web.RequestKey("operation", Operation)
 """What a request asks for, put there with the caller."""
+
+
+def of_vendor(
+    method: Method, path: str, handler: Handler, summary: str, shape: Shape, most: int = 1 << 20
+) -> Operation:
+    """One of the gateway's addresses, which the vendor has described."""
+    return Operation(
+        method=method,
+        path=path,
+        handler=handler,
+        scope="ask",
+        summary=summary,
+        shape=shape,
+        most_bytes=most,
+        tag="gateway",
+        hidden=True,
+    )
