@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +11,7 @@ import orjson
 from corpusgen.corpus import moment
 from corpusgen.errors import CorpusDamaged
 from corpusgen.records import (
+    SCHEMA_VERSION,
     Completion,
     Json,
     Kind,
@@ -19,7 +19,6 @@ from corpusgen.records import (
     Record,
     Reply,
     Request,
-    TokenLogprobs,
     Usage,
     Verdict,
     canonical_json,
@@ -148,7 +147,8 @@ def record_of(
     if share is not None:
         usage, cost = _part_of_usage(usage, *share), part_of(cost, *share)
     cost += row.item.get("first_cost_microusd", 0)
-    asked = request.messages[: row.item.get("turns")]
+    asked, tokens = request.messages[: row.item.get("turns")], completion.logprobs
+    plain = request.tools is None and not [turn for turn in asked if turn.given is not None]
     record = _made(
         record_id=row.record_id,
         task=facts.task,
@@ -157,7 +157,7 @@ def record_of(
         sample_index=row.item["sample_index"],
         parent_ids=(row.item_id,) if facts.kind == "judgement" else tuple(row.item.get("parent_ids", ())),
         input=row.item["input"],
-        messages=tuple([_words_of(turn) for turn in asked]),
+        messages=asked if plain else tuple(map(_words_of, asked)),
         response=completion.text,
         reasoning=completion.reasoning,
         trace_kind=completion.trace_kind,
@@ -166,7 +166,15 @@ def record_of(
         label=reading.label if reading else None,
         label_names=facts.label_names,
         label_logprobs=_known(reading.logprobs) if reading else None,
-        **_tokens(completion.logprobs),
+        token_bytes=tokens.token_bytes if tokens else None,
+        token_ids=tokens.token_ids if tokens else None,
+        token_logprobs=tokens.token_logprobs if tokens else None,
+        topk_bytes=tokens.topk_bytes if tokens else None,
+        topk_ids=tokens.topk_ids if tokens else None,
+        topk_logprobs=tokens.topk_logprobs if tokens else None,
+        topk_len=tokens.topk_len if tokens else None,
+        logprob_kind=tokens.kind if tokens else None,
+        tokenizer=tokens.tokenizer if tokens else None,
         tool_calls=completion.tool_calls,
         input_tokens=usage.input_tokens,
         cached_input_tokens=usage.cached_input_tokens,
@@ -197,9 +205,12 @@ def record_of(
         latency_ms=(answer.received_us - answer.sent_us) / 1000,
         pii_kinds=None,
         verdicts=() if request.schema is None else (_held_to_schema(request, completion),),
+        calibrated_label=None,
+        calibrated_logprobs=None,
         structured=completion.structured,
         teacher_role=row.item.get("role", "primary"),
-        conversation=_conversation(request, asked),
+        conversation=None if plain else _conversation(request, asked),
+        schema_version=SCHEMA_VERSION,
     )
     return record if facts.personal is None else tagged(record, mask=facts.personal == "mask")
 
@@ -208,10 +219,8 @@ def _words_of(turn: Message) -> Message:
     return turn if turn.given is None else Message(role=turn.role, content=turn.content)
 
 
-def _conversation(request: Request, asked: tuple[Message, ...]) -> str | None:
-    """The prompt as it was sent, where ``messages`` do not say all of it."""
-    if request.tools is None and all(turn.given is None for turn in asked):
-        return None
+def _conversation(request: Request, asked: tuple[Message, ...]) -> str:
+    """The prompt as it was sent."""
     said: dict[str, Json] = {"api": request.api, "messages": [_as_sent(turn) for turn in asked]}
     return canonical_json(said if request.tools is None else said | {"tools": request.tools}).decode()
 
@@ -235,24 +244,12 @@ if TYPE_CHECKING:
 else:
 
     def _made(**fields):
-        """A record of these fields. A frozen dataclass sets them one by one, which took half of a record's time."""
+        """A record of these fields, all of them. A frozen dataclass sets each by itself, which took half of a record's
+        time.
+        """
         record = object.__new__(Record)
-        record.__dict__.update(_DEFAULTS | fields)
+        object.__setattr__(record, "__dict__", fields)
         return record
-
-
-_DEFAULTS: Mapping[str, Any] = {
-    field.name: field.default for field in dataclasses.fields(Record) if field.default is not dataclasses.MISSING
-}
-_TOKENS = ("token_bytes", "token_ids", "token_logprobs", "topk_bytes", "topk_ids", "topk_logprobs", "topk_len")
-_NO_TOKENS: Mapping[str, Any] = dict.fromkeys((*_TOKENS, "logprob_kind", "tokenizer"))
-
-
-def _tokens(logprobs: TokenLogprobs | None) -> Mapping[str, Any]:
-    if logprobs is None:
-        return _NO_TOKENS
-    fields = {name: getattr(logprobs, name) for name in _TOKENS}
-    return fields | {"logprob_kind": logprobs.kind, "tokenizer": logprobs.tokenizer}
 
 
 def _known(logprobs: tuple[float | None, ...] | None) -> tuple[float | None, ...] | None:

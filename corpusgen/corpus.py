@@ -8,9 +8,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from corpusgen.errors import CorpusDamaged, CorpusUnwritable, StoreError
 from corpusgen.journal import Journal, is_of_storage, storage_errors
@@ -19,9 +20,8 @@ from corpusgen.reading import may_write
 Clock = Callable[[], datetime]
 
 
-def utc_now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(UTC)
+utc_now: Final[Clock] = partial(datetime.now, UTC)
+"""The time, in UTC."""
 
 
 def microseconds(moment: datetime) -> int:

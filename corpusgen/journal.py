@@ -17,6 +17,7 @@ import struct
 import threading
 import time
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -29,11 +30,14 @@ from typing import Any, Generic, TypeGuard, TypeVar
 import apsw
 
 from corpusgen.errors import CorpusDamaged, CorpusgenError, CorpusTooNew, CorpusUnwritable, StoreError
+from corpusgen.frozen import quickly_made
 from corpusgen.reading import Unwritable, may_write
 
 JOURNAL_VERSION = 6
 BATCH = 4096
 ROWS_PER_STATEMENT = 64
+STATEMENTS_KEPT = 200
+"""How many statements SQLite need not read again, among them those of all numbers of rows in ``portions``."""
 SEVERAL = 6
 """So many operations at once, and more are waited for before the next commit: each commit has its price."""
 ENOUGH = 64
@@ -52,6 +56,7 @@ _PRAGMAS = (
     "synchronous=full",
     "foreign_keys=on",
     "temp_store=memory",
+    "cache_size=-1000",  # kilobytes, of each connection; what is not there is in the system's own cache
     f"wal_autocheckpoint={PAGES_PER_CHECKPOINT}",
 )
 
@@ -295,7 +300,7 @@ class Transaction:
     """The requests that operations of this transaction are known to be about."""
     unheard_of: set[bytes] | None = None
     """Those of them that were looked up, have neither answer nor open call, and have had nothing done to them since."""
-    _waiting: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
+    _waiting: defaultdict[str, list[tuple[Any, ...]]] = field(default_factory=lambda: defaultdict(list))
     turned_away: int = 0
     """How many rows that were added have not become rows, as there is one with their key."""
     _added: int = 0
@@ -332,10 +337,11 @@ class Transaction:
     def add(self, table: str, row: tuple[Any, ...]) -> None:
         """Put a row into a table, unless there is one with its key.
 
+        ``table`` may name the columns of the row, as ``table(column, …)`` does in SQL; the others get their defaults.
         Such rows are written together, many to a statement, before the next statement of another kind and before the
         commit: each statement costs a change of threads, which is most of what one row costs.
         """
-        self._waiting.setdefault(table, []).append(row)
+        self._waiting[table].append(row)
         self._added += 1
 
     def defer(self) -> None:
@@ -366,7 +372,10 @@ def portions(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     """Rows in as many as go into one statement, of few different numbers: SQLite reads each statement only once."""
     start = 0
     while start < len(rows):
-        count = min(ROWS_PER_STATEMENT, 1 << (len(rows) - start).bit_length() - 1)
+        left = len(rows) - start
+        power = 1 << left.bit_length() - 1
+        larger = power + power // 2
+        count = min(ROWS_PER_STATEMENT, larger if left >= larger else power)
         yield rows[start : start + count]
         start += count
 
@@ -384,14 +393,16 @@ def marks(columns: int, rows: int) -> str:
 
 @cache
 def _insert(table: str, columns: int, rows: int) -> str:
-    # Not "or ignore", which would lose a row that lacks something as silently as one that is there already.
-    unless_there = "" if table in _ONCE else " on conflict do nothing"
-    return f"insert into {table} values {marks(columns, rows)}{unless_there}"  # noqa: S608 - own names
+    # Not "or ignore", which would lose a row that lacks something as silently as one that is there already. With "or
+    # fail" SQLite keeps no copies of pages to undo this statement alone: an error here undoes the whole transaction.
+    unless_there = "" if table.partition("(")[0] in _ONCE else " on conflict do nothing"
+    return f"insert or fail into {table} values {marks(columns, rows)}{unless_there}"  # noqa: S608 - own names
 
 
 Operation = Callable[[Transaction], T]
 
 
+@quickly_made
 @dataclass(frozen=True, kw_only=True)
 class About(Generic[T]):
     """An operation that tells which request it is about, so that it is looked up together with its neighbours'."""
@@ -557,7 +568,10 @@ class Journal:
         # In one step with the flag, so that no connection is opened behind the back of ``close``.
         with self._closing:
             self._refuse_closed()
-            connection = apsw.Connection(str(self.path)) if self._unwritable is None else self._unwritable.connect()
+            if self._unwritable is None:
+                connection = apsw.Connection(str(self.path), statementcachesize=STATEMENTS_KEPT)
+            else:
+                connection = self._unwritable.connect()
             self._opened.append(connection)
         if self._unwritable is not None:
             return connection
@@ -755,7 +769,7 @@ def _migrate(connection: apsw.Connection, path: Path, now_us: int) -> None:
 
 
 def _version(connection: apsw.Connection, path: Path) -> int:
-    found = int(connection.pragma("user_version") or 0)
+    found = int(str(connection.execute("pragma user_version").get))  # asked at each commit, so read only once by SQLite
     if found > JOURNAL_VERSION:
         raise CorpusTooNew(
             f"{path}: written by a newer corpusgen (journal version {found}, this one knows {JOURNAL_VERSION}); "

@@ -16,13 +16,15 @@ PACK = 32_768
 _PARTS = 16
 
 
-_KEY = secrets.token_bytes(16)
-"""Of this process alone, so that nobody can write texts that share a mark; marks are never kept."""
+_KEYED = hashlib.blake2b(digest_size=8, key=secrets.token_bytes(16))
+"""Its key is of this process alone, so that nobody can write texts that share a mark; marks are never kept."""
 
 
 def mark_of(text: str) -> int:
     """64 bits that stand for a text; two of a million texts share them once in thirty million such corpora."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=_KEY).digest())
+    told = _KEYED.copy()  # which has taken its key in already
+    told.update(text.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(told.digest())
 
 
 class Marks:

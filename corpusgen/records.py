@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
@@ -297,16 +297,23 @@ def digest(value: Json) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
+_AFTER_NUMBER: Final = frozenset({b",", b"]", b"}", b""})
+
+
 def _has_fraction(written: bytes) -> bool:
     """Whether a number may be a whole one with a fraction; versions and addresses in texts hardly look like one."""
     point = written.find(b".0")
     while point >= 0:
-        # A whole number below 2**53 has at most 16 digits, and stands after one of these or at the very beginning.
-        before = written[max(0, point - 24) : point].rstrip(b"0123456789").removesuffix(b"-")
-        if not before or before[-1:] in (b":", b",", b"["):
+        if written[point + 2 : point + 3] in _AFTER_NUMBER and _is_number_before(written, point):
             return True
         point = written.find(b".0", point + 1)
     return False
+
+
+def _is_number_before(written: bytes, point: int) -> bool:
+    # A whole number below 2**53 has at most 16 digits, and stands after one of these or at the very beginning.
+    before = written[max(0, point - 24) : point].rstrip(b"0123456789").removesuffix(b"-")
+    return not before or before[-1:] in (b":", b",", b"[")
 
 
 def _whole_numbers(value: Json) -> Json:

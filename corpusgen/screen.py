@@ -27,6 +27,7 @@ _LONGEST_PASSWORD: Final = 512
 _SHORT: Final = 4096
 _AT_ONCE: Final = 32_768
 """Characters that never take long, whatever they are."""
+_TELL_NOTHING: Final = (int, float, type(None))
 _ASIDE: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="screen")
 
 _SEALED: Final[Mapping[str, str]] = {
@@ -44,12 +45,16 @@ def withheld(request: Request, blocked: Collection[str] = ()) -> Withheld | None
 
     Neither what is held nor its neighbourhood is repeated.
     """
+    return _withheld(request, beside_turns(request), blocked)
+
+
+def _withheld(request: Request, beside: Sequence[tuple[str, Json]], blocked: Collection[str]) -> Withheld | None:
     kinds = tuple(blocked)
     for message in request.messages:
         found = _stopped(message, kinds)
         if found is not None:
             return Withheld(f"the {message.role} message {found.reason} ({found.detail}); take it out of the row")
-    for name, value in beside_turns(request):
+    for name, value in beside:
         if (found := _remembered_json(orjson.dumps({name: value}), kinds)) is not None:
             return Withheld(f"what is said of {name} {found.reason} ({found.detail}); take it out")
     return None
@@ -57,28 +62,29 @@ def withheld(request: Request, blocked: Collection[str] = ()) -> Withheld | None
 
 async def withheld_aside(request: Request, blocked: Collection[str] = ()) -> Withheld | None:
     """As ``withheld``; a long request is looked through in a thread, so that others are served meanwhile."""
-    if _length(request) <= _AT_ONCE:
-        return withheld(request, blocked)
-    return await asyncio.get_running_loop().run_in_executor(_ASIDE, withheld, request, tuple(blocked))
+    beside = beside_turns(request)
+    if _length(request, beside) <= _AT_ONCE:
+        return _withheld(request, beside, blocked)
+    return await asyncio.get_running_loop().run_in_executor(_ASIDE, _withheld, request, beside, tuple(blocked))
 
 
-def _length(request: Request) -> int:
+def _length(request: Request, beside: Sequence[tuple[str, Json]]) -> int:
     length = 0
     for message in request.messages:
         length += len(message.content if message.given is None else message.given)
-    for _, value in beside_turns(request):
+    for _, value in beside:
         length += len(value if isinstance(value, str) else orjson.dumps(value))
     return length
 
 
-def beside_turns(request: Request) -> Iterator[tuple[str, Json]]:
+def beside_turns(request: Request) -> Sequence[tuple[str, Json]]:
     """What is sent beside the turns and may hold text, each with its name: tools, schema, parameters."""
-    for name, value in request.parameters.items():
-        if value is not None and not isinstance(value, int | float):
-            yield name, value
-    for name, value in (("tools", request.tools), ("schema", request.schema)):
-        if value is not None:
-            yield name, value
+    found = [(name, value) for name, value in request.parameters.items() if not isinstance(value, _TELL_NOTHING)]
+    if request.tools is not None:
+        found.append(("tools", request.tools))
+    if request.schema is not None:
+        found.append(("schema", request.schema))
+    return found
 
 
 def _stopped(message: Message, blocked: tuple[str, ...]) -> Finding | None:

@@ -107,7 +107,7 @@ def encoding_for(provider: str, model: str) -> EncodingName | None:
 
 def byte_bound(text: str) -> int:
     """No more tokens than this in any byte-level tokenizer."""
-    return len(text.encode("utf-8", "surrogatepass"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def count_tokens(text: str, encoding: EncodingName) -> int:

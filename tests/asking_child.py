@@ -17,7 +17,7 @@ from flow_samples import open_corpus
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusgenError
-from corpusgen.fanout import answers
+from corpusgen.fanout.stream import answers
 from corpusgen.prompting.prompts import Prompt, prompts
 from corpusgen.stages.opening import Run, open_run
 from corpusgen.stages.task import load_task, request_for

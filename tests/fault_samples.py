@@ -12,7 +12,8 @@ from flow_samples import endpoint, no_sleep, open_corpus, violations, write_task
 
 from corpusgen.budget.ledger import balances
 from corpusgen.errors import CorpusgenError, RateLimited, TeacherError
-from corpusgen.fanout import Asker, answers
+from corpusgen.fanout.asker import Asker
+from corpusgen.fanout.stream import answers
 from corpusgen.mock.answer import answer_to, read_question
 from corpusgen.mock.bill import Prices
 from corpusgen.mock.server import MockTeacher, Options

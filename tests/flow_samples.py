@@ -22,7 +22,7 @@ from corpusgen.budget.amounts import UNITS
 from corpusgen.budget.ledger import Cap, Ledger, balances
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus
-from corpusgen.fanout import Asker
+from corpusgen.fanout.asker import Asker
 from corpusgen.fields import Unit
 from corpusgen.journal import Journal
 from corpusgen.prompting.prompts import Item, Prompt

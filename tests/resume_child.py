@@ -10,7 +10,7 @@ from pathlib import Path
 from flow_samples import open_corpus
 
 from corpusgen.errors import CorpusgenError
-from corpusgen.fanout import answers
+from corpusgen.fanout.stream import answers
 from corpusgen.prompting.prompts import prompts
 from corpusgen.stages.committing import commit_records
 from corpusgen.stages.opening import open_run

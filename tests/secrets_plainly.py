@@ -9,7 +9,7 @@ from math import log2
 
 from corpusgen.curation import secrets
 from corpusgen.curation.found import Found
-from corpusgen.curation.outline import Span
+from corpusgen.curation.outline import CLASSES, Span, coarse, runs_of
 
 TOKEN = re.compile("|".join(f"(?P<t{i}>{first}{rest})" for i, (_, first, rest) in enumerate(secrets.TOKENS)))
 AZURE = re.compile(r"(?<![A-Za-z0-9/+=])(?P<value>[A-Za-z0-9/+]{86}==)")
@@ -110,3 +110,20 @@ def microsoft(text: str) -> Iterator[Found]:
 def signs(text: str) -> list[int]:
     """Every sign that sets a value."""
     return [at for at, char in enumerate(text) if char in "=:："]
+
+
+def curled(text: str) -> Iterator[Found]:
+    """Passwords of ``curl -u``."""
+    for match in secrets.CURL.finditer(text) if "curl" in text else ():
+        if not stands_for(match["value"]):
+            yield secrets._value("basic_auth", match)
+
+
+def candidates(text: str) -> Iterator[Found]:
+    """Everything that looks like a secret, every search made whatever is in the text."""
+    yield from tokens(text, runs_of(coarse(text).translate(CLASSES)))
+    yield from secrets.assignments(text, signs(text))
+    for search in (armoured, told, amazon, microsoft, curled):
+        yield from search(text)
+    for search in (secrets.putty, secrets.addresses, secrets.basic, secrets.bearer, secrets.flags, secrets.webhooks):
+        yield from search(text)

@@ -21,7 +21,7 @@ from corpusgen.budget.ledger import Balance, Cap, Intent, Ledger, Reservation, b
 from corpusgen.cli.options import parse_budget
 from corpusgen.corpus import microseconds
 from corpusgen.errors import BudgetExhausted, UsageError
-from corpusgen.fanout import answers
+from corpusgen.fanout.stream import answers
 from corpusgen.fields import Per, seconds
 from corpusgen.journal import Journal
 from corpusgen.stages.verifying import verify

@@ -15,7 +15,7 @@ from flow_samples import open_corpus, write_task
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged
-from corpusgen.fanout import answers
+from corpusgen.fanout.stream import answers
 from corpusgen.journal import Journal
 from corpusgen.prompting.prompts import Prompt, prompts
 from corpusgen.records import Completion, Reply, Request

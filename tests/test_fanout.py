@@ -27,7 +27,8 @@ from corpusgen.errors import (
     TeacherTimeout,
     UsageOverrun,
 )
-from corpusgen.fanout import Asker, answers
+from corpusgen.fanout.asker import Asker
+from corpusgen.fanout.stream import answers
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Record, Request
 from corpusgen.stages.reconciling import accept
@@ -366,6 +367,15 @@ async def test_whoever_waits_for_a_call_that_fails_asks_itself(corpus: Corpus) -
     asker = asker_of(corpus, rule, in_flight=2, on_failure="drop")
     assert len(await read(asker, repeated(2, 1))) == 1
     assert asked(asker) == 2
+
+
+async def test_what_is_known_and_what_is_not_come_in_the_order_of_the_prompts(corpus: Corpus) -> None:
+    # Looked up 256 at a time: here all of the first are known, a few of the second, none of the third.
+    await read(asker_of(corpus, saying()), prompts(266))
+    again = asker_of(corpus, saying(), in_flight=1)
+    records = await read(again, prompts(600))
+    assert [record.input for record in records] == [f"prompt {at:05}" for at in range(600)]
+    assert (again.counts.known, asked(again), again.counts.done) == (266, 334, 600)
 
 
 async def test_answers_that_are_known_are_not_asked_again(corpus: Corpus) -> None:

@@ -27,7 +27,7 @@ from corpusgen.errors import (
     TeacherTimeout,
     UsageOverrun,
 )
-from corpusgen.fanout import UNCOUNTED
+from corpusgen.fanout.calling import UNCOUNTED
 from corpusgen.mock.plan import KINDS, FaultPlan, parse_faults
 from corpusgen.mock.server import mock_teacher
 from corpusgen.teachers.billing import NOTHING_KNOWN, Billing

@@ -89,8 +89,11 @@ def test_other_names_than_the_journal_has_are_noticed(tmp_path: Path) -> None:
 
 
 def test_a_record_that_does_not_fit_is_left_to_who_can_say_so(tmp_path: Path) -> None:
-    with pytest.raises(NotTheSame):
-        write_batches(tmp_path, "a.parquet", window_of([hashed(sample_record(input_tokens=2**40), 0)]).batches([b""]))
+    for fields in ({"input_tokens": 2**40}, {"latency_ms": "long"}):
+        made = [hashed(sample_record(**fields), at) for at in range(300)]
+        names = sorted(bytes.fromhex(record.record_id) for record in made)
+        with pytest.raises(NotTheSame):
+            write_batches(tmp_path, "a.parquet", window_of(made).batches(names))
 
 
 def row_of(record: Record, ordinal: int = 0) -> RecordRow:
@@ -129,9 +132,8 @@ def test_after_a_row_that_the_journal_turned_away_nothing_is_believed() -> None:
     assert fresh.take(("d", "train", 0), 5) is None
 
 
-def test_a_heavy_record_or_other_facts_or_one_that_does_not_fit_end_the_keeping() -> None:
+def test_a_heavy_record_or_other_facts_end_the_keeping() -> None:
     assert filled(3, response="x" * 40_000).take(("d", "train", 0), 3) is None
-    assert filled(2_000, input_tokens=2**40).take(("d", "train", 0), 2_000) is None
     fresh = filled(3)
     late = hashed(sample_record(), 9)
     fresh.add(row_of(late, 9), late, "other facts")

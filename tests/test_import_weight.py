@@ -65,3 +65,24 @@ def test_a_service_listens_before_it_reads_what_only_answers_and_pages_need(tmp_
     loaded = {name.partition(".")[0] for name in listed.split()}
     assert {"corpusgen", "aiohttp", "jinja2"} <= loaded, done.stderr
     assert not loaded & (HEAVY - {"aiohttp"} | {"cryptography", "genai_prices"})
+
+
+WRITTEN = """
+import sys
+from pathlib import Path
+from corpusgen.store.fresh import Window
+from corpusgen.store.shards import write_batches
+from record_samples import sample_record
+
+window, unknown = Window(), dict.fromkeys(("label_logprobs", "token_logprobs", "topk_logprobs", "calibrated_logprobs"))
+window.add(sample_record(record_id="00", **unknown), 100)
+write_batches(Path(sys.argv[1]), "a.parquet", window.batches([b"\\0"]))
+print(*sys.modules)
+"""
+
+
+def test_texts_are_written_without_the_functions_of_arrow_that_take_eight_megabytes(tmp_path: Path) -> None:
+    command, here = [sys.executable, "-c", WRITTEN, str(tmp_path)], Path(__file__).parent
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here)
+    assert (tmp_path / "a.parquet").exists(), done.stderr
+    assert "pyarrow.compute" not in done.stdout.split()

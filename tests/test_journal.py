@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import apsw
@@ -19,7 +20,7 @@ from corpusgen import journal as journal_module
 from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import Intent, Ledger
 from corpusgen.errors import CorpusDamaged, CorpusTooNew, CorpusUnwritable, StoreError, UsageError
-from corpusgen.journal import _UPGRADES, JOURNAL_VERSION, Journal, Operation, Transaction, owner_alive
+from corpusgen.journal import _UPGRADES, JOURNAL_VERSION, Journal, Operation, Transaction, owner_alive, portions
 
 PYTHON = [sys.executable, "-W", "error", "-c"]
 
@@ -503,6 +504,29 @@ def test_a_row_that_lacks_something_is_an_error_and_one_that_is_there_is_not(jou
     with pytest.raises(apsw.ConstraintError, match="NOT NULL"):
         journal.run_now(lambda transaction: transaction.add("requests", (b"other", None)))
     assert journal.query("select count(*) from requests") == [(1,)]
+
+
+async def test_of_rows_written_in_one_statement_only_those_of_the_failing_operation_are_lost(journal: Journal) -> None:
+    def add(*bodies: bytes | None) -> Operation[str]:
+        def operation(transaction: Transaction) -> str:
+            for at, body in enumerate(bodies):
+                transaction.add("requests", (b"%d of %d" % (at, len(bodies)), body))
+            return "added"
+
+        return operation
+
+    outcomes = await together(journal, add(b"x"), add(b"x", None, b"x"), add(b"x", b"x"))
+    assert isinstance(outcomes[1], apsw.ConstraintError)
+    assert journal.query("select count(*) from requests") == [(3,)]
+
+
+def test_rows_are_divided_into_statements_of_few_different_sizes() -> None:
+    sizes = set[int]()
+    for count in range(300):
+        divided = [list(some) for some in portions(range(count))]
+        assert list(chain.from_iterable(divided)) == list(range(count))
+        sizes.update(map(len, divided))
+    assert sizes == {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64}
 
 
 async def test_what_waits_to_be_kept_outlasts_another_process_that_writes_for_long(

@@ -24,7 +24,7 @@ from corpusgen.budget.ledger import Cap, Intent, Ledger, balances
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus
 from corpusgen.errors import TeacherTimeout
-from corpusgen.fanout import answers
+from corpusgen.fanout.stream import answers
 from corpusgen.stages.ledger_export import check_ledger, export_ledger
 from corpusgen.stages.reconciling import accept
 from corpusgen.store.ledger_file import SCHEMA, read_ledger, side_file

@@ -24,7 +24,7 @@ from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import Intent, Ledger, Reservation, claim_on
 from corpusgen.corpus import Corpus
 from corpusgen.errors import BudgetExhausted, CorpusgenError, TeacherFault
-from corpusgen.fanout import answers
+from corpusgen.fanout.stream import answers
 from corpusgen.journal import Journal, Transaction
 from corpusgen.records import Message, Request, Usage
 from corpusgen.stages import committing

@@ -26,12 +26,13 @@ from pacing_samples import (
     pace,
     side_by_side,
 )
+from simulation.clock import VirtualLoop
 
 from corpusgen.errors import NotSent, RateLimited
 from corpusgen.journal import Journal
 from corpusgen.records import Reply, Usage
 from corpusgen.teachers.limits import Limit, read_limits, span_s
-from corpusgen.teachers.pacing import Pacer
+from corpusgen.teachers.pacing import SOON_S, WAKES_S, Pacer
 from corpusgen.teachers.rates import OUTAGE_PATIENCE_S, OUTAGES, Rates
 from corpusgen.teachers.shares import Membership, Note, share_of
 
@@ -394,3 +395,29 @@ async def test_the_share_of_a_killed_process_comes_back(tmp_path: Path) -> None:
     assert pacer.rates.share == 1
     await mine.leave()
     journal.close()
+
+
+@given(st.lists(st.floats(0.0, 0.02), min_size=1, max_size=60), st.floats(20.0, 3000.0))
+def test_who_is_held_back_wakes_with_its_neighbours_and_never_in_vain(after_s: list[float], per_s: float) -> None:
+    loop = VirtualLoop()
+    woken, early = loop.run_until_complete(_leaving(after_s, per_s))
+    loop.close()
+    assert all(abs(moment / WAKES_S - round(moment / WAKES_S)) < 1e-3 for moment in woken)
+    assert max(early) <= SOON_S
+
+
+async def _leaving(after_s: list[float], per_s: float) -> tuple[list[float], list[float]]:
+    """When whoever was held back woke, and how much too early each was sent."""
+    loop, pacer, woken, early = asyncio.get_running_loop(), Pacer([Limit(unit="requests", per_s=per_s)]), [], []
+
+    async def send(seconds: float) -> None:
+        ticket = await pacer.turn()
+        await asyncio.sleep(seconds)
+        if (early_s := pacer.early_s(ticket)) > 0:
+            await asyncio.sleep(early_s)
+            woken.append(loop.time())
+            assert pacer.early_s(ticket) == 0
+        early.append(ticket.at - loop.time())
+
+    await asyncio.gather(*map(send, after_s))
+    return woken, early

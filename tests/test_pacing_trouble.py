@@ -16,7 +16,8 @@ from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import Intent
 from corpusgen.corpus import Corpus
 from corpusgen.errors import RateLimited, StoreError
-from corpusgen.fanout import Asker, answers
+from corpusgen.fanout.asker import Asker
+from corpusgen.fanout.stream import answers
 from corpusgen.journal import Journal, Operation, T
 from corpusgen.records import Request
 from corpusgen.teachers import shares

@@ -20,7 +20,7 @@ from corpusgen.budget.amounts import CAPPED, Amounts
 from corpusgen.budget.ledger import balances
 from corpusgen.corpus import Corpus
 from corpusgen.errors import SpecError
-from corpusgen.fanout import answers
+from corpusgen.fanout.stream import answers
 from corpusgen.mock.plan import FaultPlan
 from corpusgen.mock.server import MockTeacher, mock_teacher
 from corpusgen.prompting.prompts import prompts

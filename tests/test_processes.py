@@ -20,7 +20,8 @@ from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import Intent, balances
 from corpusgen.corpus import Corpus
 from corpusgen.errors import RequestRefused
-from corpusgen.fanout import Asker, answers
+from corpusgen.fanout.asker import Asker
+from corpusgen.fanout.stream import answers
 from corpusgen.mock.server import mock_teacher
 
 CHILD = Path(__file__).parent / "asking_child.py"

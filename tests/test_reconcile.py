@@ -23,7 +23,7 @@ from corpusgen.budget.ledger import Balance, balances
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import InvalidAnswer, TeacherError, TeacherTimeout, UsageError, UsageOverrun
-from corpusgen.fanout import answers
+from corpusgen.fanout.stream import answers
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import prompts as every_prompt
 from corpusgen.stages.opening import open_run

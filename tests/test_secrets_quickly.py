@@ -23,6 +23,8 @@ PIECES = [
     "pass phrase>", "-----BEGIN ", "-----BEGIN RSA PRIVATE KEY-----\n", "-----END PRIVATE KEY-----",
     "MIIEowIBAAKCAQE" * 3, "A1" * 43 + "==", "account key ", "密码：hunter2!", "пароль=q1w2e3!", "mdp: ",
     "token: str = 'a1",
+    "curl ", "-u a:", "--user=a:", "--password ", "asic ", "earer ", "hooks.slack.com/", "services/", "T0123ABCD/", "://",
+    "a:b1@c", "dXNlcjpwYXNzd29yZA==", "Private-Lines: 1\n", "--", "-u", "-- - -",
     "a" * 40, "9", "/", "+", "=", " ", "\n", "é", "K", "ſ", "…", "xxxx", "my-tok", "your_", "_here", "AbC9", " " * 120,
 ]  # fmt: skip
 TEXTS = st.builds(
@@ -49,6 +51,11 @@ def test_the_same_keys_and_passwords_are_found(name: str, text: str) -> None:
 def test_the_same_values_that_are_set_are_found(text: str) -> None:
     near = signs_of(text, coarse(text).translate(secrets.SET), b"e=")
     assert {*secrets.assignments(text, near)} == {*secrets.assignments(text, plain.signs(text))}
+
+
+@given(TEXTS)
+def test_what_is_looked_for_at_a_glance_is_what_every_search_finds(text: str) -> None:
+    assert {*secrets.candidates(text, coarse(text))} == {*plain.candidates(text)}
 
 
 @pytest.mark.parametrize("at", [0, 1, 23, 24, 25])

@@ -359,7 +359,7 @@ async def test_a_disk_that_is_full_when_an_answer_comes_loses_no_money(
 
     async with gateway_with_mock(tmp_path) as gate:
         with monkeypatch.context() as patch:
-            patch.setattr("corpusgen.fanout.store_answer", full)
+            patch.setattr("corpusgen.fanout.calling.store_answer", full)
             assert (await ask(gate, chat("Lost?")))[0] in (500, 503)
         assert gate.rows("select state from calls") == [("unknown",)]
         assert (await ask(gate, chat("Lost?")))[0] == 200

@@ -16,7 +16,8 @@ from flow_samples import asker_of
 from corpusgen.assemble import RunFacts
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus
-from corpusgen.fanout import Asker, answers
+from corpusgen.fanout.asker import Asker
+from corpusgen.fanout.stream import answers
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Item, Prompt
 from corpusgen.records import Message, Request

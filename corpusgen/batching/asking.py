@@ -10,7 +10,7 @@ from corpusgen.batching.collecting import Watch
 from corpusgen.batching.life import Batcher, free_calls, heed_stop, note_missed, note_submitted, rest
 from corpusgen.budget.ledger import Intent, MustWait, claims_on, note_call, promise, refuse_stopped
 from corpusgen.errors import BudgetExhausted, InvalidAnswer, PolicyRefused, TeacherError
-from corpusgen.fanout import MOST_UNREADABLE
+from corpusgen.fanout.obtaining import MOST_UNREADABLE
 from corpusgen.journal import Operation, Transaction
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Request

@@ -27,7 +27,7 @@ from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import claims_on, set_right
 from corpusgen.corpus import microseconds, moment
 from corpusgen.errors import InvalidAnswer, RequestRefused, TeacherError, TeacherFault, TeacherTimeout, UsageOverrun
-from corpusgen.fanout import book_answer, count_served
+from corpusgen.fanout.calling import book_answer, count_served
 from corpusgen.journal import Operation, Transaction
 from corpusgen.records import Reply, Request
 from corpusgen.store.answers import Answer, known_answers, store_answer, stored_requests

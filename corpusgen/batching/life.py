@@ -16,7 +16,7 @@ from corpusgen.budget.ledger import Reservation
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import Interrupted
-from corpusgen.fanout import Asker
+from corpusgen.fanout.asker import Asker
 from corpusgen.journal import Journal, Operation, Transaction, owner_alive
 from corpusgen.teachers.batches import BatchService, BatchState
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
-from itertools import chain
+from itertools import chain, count
 from typing import Literal, NoReturn
 
 import apsw
@@ -112,15 +112,14 @@ class _Bound:
     """Everything that a call in some scopes is booked in, and the caps among it."""
 
     scopes: tuple[str, ...]
-    accounts: list[Accounts]
+    accounts: Mapping[Unit, Sequence[_Account]]
     capped: list[tuple[str, Unit, _Account]]
 
     def promise(self, amounts: Amounts) -> None:
         """Book so much as promised."""
         for unit, need in zip(UNITS, amounts.each, strict=True):
             if need:
-                for accounts in self.accounts:
-                    account = accounts[unit]
+                for account in self.accounts[unit]:
                     account.promised += need
                     account.changed = True
 
@@ -134,8 +133,6 @@ class _Book:
     bounds: dict[tuple[str, ...], _Bound] = field(default_factory=dict)
     closing: dict[int, _Closing] = field(default_factory=dict)
     """Calls to close, not yet written down; whoever asks for the balances has them closed first."""
-    noted: int = 0
-    """How many calls this transaction has added."""
 
     @cached_property
     def _last(self) -> tuple[int, int]:
@@ -143,7 +140,7 @@ class _Book:
         last = self.transaction.rows(_LAST)
         return (last[0][0], last[0][1]) if last else (0, 0)
 
-    @property
+    @cached_property
     def now_us(self) -> int:
         """The latest time the ledger knows of: a clock that jumps back takes no call into an earlier period."""
         return max(self.transaction.now_us, self._last[1])
@@ -159,11 +156,10 @@ class _Book:
             " that; if the clock was wrong then: corpusgen budget reset-clock --by NAME --reason TEXT."
         )
 
-    def next_call_id(self) -> int:
-        """The number of one more call; nobody else can take it before the commit."""
-        last, _ = self._last
-        self.noted += 1
-        return last + self.noted
+    @cached_property
+    def call_ids(self) -> Iterator[int]:
+        """Numbers for more calls; nobody else can take them before the commit."""
+        return count(self._last[0] + 1)
 
     def accounts(self, scope: str) -> Accounts:
         self._load((scope,))
@@ -195,7 +191,8 @@ class _Book:
                 for unit, account in units.items()
                 if account.cap is not None
             ]
-            found = _Bound(scopes=tuple(names), accounts=list(accounts.values()), capped=capped)
+            of_unit = {unit: [units[unit] for units in accounts.values()] for unit in CAPPED}
+            found = _Bound(scopes=tuple(names), accounts=of_unit, capped=capped)
             self.bounds[scopes] = found
         return found
 
@@ -227,8 +224,8 @@ class _Book:
         """Close the calls that wait for it, and book what became of those that were still open."""
         while self.closing:
             closing, self.closing = self.closing, {}
-            for some in portions([(call_id, *one.row) for call_id, one in closing.items()]):
-                self._book_closed(closing, self._closed(some))
+            rows = [(call_id, *one.row) for call_id, one in closing.items()]
+            self._book_closed(closing, chain.from_iterable(map(self._closed, portions(rows))))
 
     def _closed(self, rows: Sequence[tuple[object, ...]]) -> list[tuple[int, str]]:
         """Those of some calls that were open, and where they are booked."""
@@ -238,7 +235,7 @@ class _Book:
         )
         return [(call_id, scopes) for call_id, scopes in found]
 
-    def _book_closed(self, closing: dict[int, _Closing], closed: list[tuple[int, str]]) -> None:
+    def _book_closed(self, closing: dict[int, _Closing], closed: Iterable[tuple[int, str]]) -> None:
         # The rows' scopes, not the reservations': a period may have got its cap since, and counts what is under way.
         together: dict[str, list[_Closing]] = {}
         for call_id, scopes in closed:
@@ -298,17 +295,17 @@ def _close_statement(rows: int) -> str:
 def _book(transaction: Transaction) -> _Book:
     """The balances, in which everything that has become of calls so far is booked."""
     book = _open_book(transaction)
-    book.close_waiting()
+    if book.closing:
+        book.close_waiting()
     return book
 
 
 def _open_book(transaction: Transaction) -> _Book:
-    book = transaction.shared.get(_Book)
+    book: _Book | None = transaction.shared.get(_Book)
     if book is None:
         book = transaction.shared[_Book] = _Book(transaction=transaction)
         transaction.before_commit.append(book.write)
         transaction.before_reading.append(book.close_waiting)
-    assert isinstance(book, _Book)
     return book
 
 
@@ -350,8 +347,8 @@ class Ledger:
                 if not freed.is_set():  # perhaps all that could free something is promised to a process that died
                     await self.recover()
 
-    async def _ask_once(self, operation: Operation[Reservation]) -> Reservation:
-        return await self._journal.run(operation, regret=self._give_back)
+    def _ask_once(self, operation: Operation[Reservation]) -> Coroutine[None, None, Reservation]:
+        return self._journal.run(operation, regret=self._give_back)
 
     def _give_back(self, promised: Reservation) -> Operation[None]:
         return lambda transaction: self.release(transaction, promised, "cancelled before sending")
@@ -412,8 +409,8 @@ class Ledger:
         """Book time a process has worked on a run; gives back its span, and how much is left where time has a cap."""
         book = _book(transaction)
         bound = book.bound(scopes)
-        for accounts in bound.accounts:
-            accounts["wall_us"].add(settled=passed_us)
+        for account in bound.accounts["wall_us"]:
+            account.add(settled=passed_us)
         span = _stretch(transaction, span, run_id, self._journal.owner_id, bound.scopes, passed_us, book.now_us)
         left = [(account.cap or 0) - account.settled for _, unit, account in bound.capped if unit == "wall_us"]
         return span, min(left) if left else None
@@ -542,7 +539,7 @@ def refuse_stopped(transaction: Transaction, teacher: str) -> None:
     if stopped is None:
         sql = "select name, value from meta where name >= 'overrun of ' and name < 'overrun of!'"
         stopped = transaction.shared[refuse_stopped] = dict(transaction.rows(sql))
-    call_id = stopped.get(_overrun_of(teacher))
+    call_id = stopped.get(_overrun_of(teacher)) if stopped else None
     if call_id is not None:
         raise UsageOverrun(
             f"{teacher} used more in call {call_id} than was possible by its bound, so nothing more is asked of it; see"
@@ -629,12 +626,18 @@ def _refuse(account: _Account, cap: int, name: str, unit: Unit, need: int, what:
     )
 
 
+_CALLS = (
+    "calls(call_id, run_id, request_key, teacher, role, attempt, scopes, owner_id, state, reserved_microusd,"
+    " reserved_tokens, reserved_requests, reserved_compute_us, price_version, reserved_us)"
+)
+
+
 def note_call(transaction: Transaction, intent: Intent, scopes: tuple[str, ...], owner_id: int) -> Reservation:
     """A row for a call that is promised already."""
-    book, worst = _book(transaction), intent.worst
-    call_id = book.next_call_id()
+    book, worst = _open_book(transaction), intent.worst
+    call_id = next(book.call_ids)
     transaction.add(
-        "calls",
+        _CALLS,
         (
             call_id,
             intent.run_id,
@@ -645,14 +648,12 @@ def note_call(transaction: Transaction, intent: Intent, scopes: tuple[str, ...],
             "\n".join(scopes),
             owner_id,
             "promised",
-            *(worst.microusd, worst.tokens, worst.requests),
-            *(None, None, None),
-            intent.price_version,
-            *(None, None),
-            book.now_us,
-            None,
+            worst.microusd,
+            worst.tokens,
+            worst.requests,
             worst.compute_us,
-            *(None, None, None),
+            intent.price_version,
+            book.now_us,
         ),
     )
     if transaction.unheard_of:
@@ -690,12 +691,12 @@ def _close(
     error: str | None = None,
     request_id: str | None = None,
 ) -> None:
-    closing = _open_book(transaction).closing
+    closing, used = _open_book(transaction).closing, settled.each
     if reservation.call_id in closing:
         return  # closed already: booked once, whoever comes second
     closing[reservation.call_id] = _Closing(
-        row=(state, *settled.each, error, request_id),
-        settled=settled.each,
+        row=(state, *used, error, request_id),
+        settled=used,
         promised=reservation.worst.each,
         unconfirmed=unconfirmed.each,
     )
@@ -898,11 +899,12 @@ def unheard_of(transaction: Transaction, request_key: bytes) -> bool:
 
 
 def _unheard_of(transaction: Transaction, keys: Sequence[bytes]) -> set[bytes]:
-    asked = ", ".join("?" * len(keys))
+    # Each key is searched for by itself: of two lists of them SQLite would first sort each.
     rows = transaction.rows(
-        f"select request_key from answers where request_key in ({asked})"  # noqa: S608 - own text
-        f" union all select request_key from claims where request_key in ({asked})",
-        (*keys, *keys),
+        f"select column1 from (values {marks(1, len(keys))}) where"  # noqa: S608 - own text
+        " exists(select 1 from answers where request_key = column1)"
+        " or exists(select 1 from claims where request_key = column1)",
+        tuple(keys),
     )
     return set(keys) - {row[0] for row in rows}
 

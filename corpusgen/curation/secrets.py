@@ -15,7 +15,7 @@ from functools import cache
 from math import log2
 
 from corpusgen.curation.found import Found
-from corpusgen.curation.outline import CLASSES, KEY_LETTERS, Span, coarse, runs_of, signs_of
+from corpusgen.curation.outline import CLASSES, KEY_LETTERS, LEAST_RUN, Span, coarse, runs_of, signs_of
 
 TOKENS: tuple[tuple[str, str, str], ...] = (
     ("aws_access_key", r"(?:AKIA|ASIA|ABIA|ACCA)", r"[A-Z0-9]{16}(?![A-Za-z0-9])"),
@@ -428,7 +428,8 @@ def bearer(text: str) -> Iterator[Found]:
 
 def curled(text: str) -> Iterator[Found]:
     """Passwords of ``curl -u``."""
-    yield from (_value("basic_auth", match) for match in CURL.finditer(text) if not stands_for(match["value"]))
+    found = CURL.finditer(text) if "curl" in text else ()
+    yield from (_value("basic_auth", match) for match in found if not stands_for(match["value"]))
 
 
 def microsoft(text: str) -> Iterator[Found]:
@@ -472,53 +473,64 @@ def putty(text: str) -> Iterator[Found]:
 
 
 Search = Callable[[str], Iterator[Found]]
-ANCHORED: tuple[tuple[str, Search], ...] = (
-    ("-----BEGIN ", armoured),
-    ("Private-Lines:", putty),
-    ("://", addresses),
-    ("asic ", basic),
-    ("earer ", bearer),
-    ("curl", curled),
-    ("--", flags),
-    ("hooks.slack.com/", webhooks),
-    ("==", microsoft),
-    *((stem, told) for stem in TOLD_STEMS),
-    *((stem, amazon) for stem in AWS_STEMS),
+ANCHORED: tuple[tuple[int, str, Search], ...] = (
+    (0, "-----BEGIN ", armoured),
+    (0, "Private-Lines:", putty),
+    (0, "://", addresses),
+    (0, "asic ", basic),
+    (0, "-u", curled),
+    (0, "--", flags),
+    *((0, stem, told) for stem in TOLD_STEMS),
+    (16, "earer ", bearer),
+    (16, "hooks.slack.com/", webhooks),
+    (40, "==", microsoft),
+    *((40, stem, amazon) for stem in AWS_STEMS),
 )
-"""What must be in a text before a search for it is worth while."""
-FOLD = bytes(range(256)).lower().translate(bytes.maketrans(b"wct", b"sar"))
-"""One letter for several, so that one look tells of several words: ``aws`` is ``ass`` then, ``ecret`` ``earer``."""
-PIECES = (
-    b"ass", b"aws", b"ecret", b"earer", b"asic ", b"akia", b"ontrase", b"enha ", b"pi key", b"curl", b"-", b"/", b"=",
-)  # fmt: skip
-"""Each of ``ANCHORED`` holds one of these when it is folded."""
+"""What must be in a text before a search for it is worth while: so many letters of ``JOINED`` in a row, and a word."""
+PIECES = ("-", "/", "ass", "=")
+"""Looked for in place of the anchors that hold it: one look tells of several, or is sooner over."""
+JOINED = bytes(0x6B if byte in KEY_LETTERS + b"./+~" else 0x20 for byte in range(256))
+"""What keys and tokens that are known by their length consist of becomes ``k``; prose has no sixteen in a row."""
+
+Anchored = tuple[tuple[str, tuple[tuple[str, Search], ...]], ...]
 
 
-def _by_piece() -> tuple[tuple[bytes, tuple[tuple[str, Search], ...]], ...]:
-    pieces = [piece.translate(FOLD) for piece in PIECES]
-    found: dict[bytes, tuple[tuple[str, Search], ...]] = {}
-    for anchor, search in ANCHORED:
-        piece = next(piece for piece in pieces if piece in anchor.encode().translate(FOLD))
+def _by_piece(least: int) -> Anchored:
+    found: dict[str, tuple[tuple[str, Search], ...]] = {}
+    for _, anchor, search in (one for one in ANCHORED if one[0] == least):
+        piece = next((piece for piece in PIECES if piece in anchor), anchor)
         found[piece] = (*found.get(piece, ()), (anchor, search))
     return tuple(found.items())
 
 
-BY_PIECE = _by_piece()
+ANYWHERE, BESIDE_RUN, BESIDE_LONG_RUN = _by_piece(0), _by_piece(16), _by_piece(40)
 """The anchors by what is looked for first: a text that holds no piece holds none of its anchors."""
+LONG_RUN = b"k" * 40
 
 
-def _signs(text: str, raw: bytes, classes: bytes) -> Iterator[int]:
+def _signs(text: str, raw: bytes) -> Iterator[int]:
     """Signs that may set a value. In a short text it is cheaper to look at each than to look once more at all of it."""
-    return signs_of(text, classes) if len(raw) < SHORT else signs_of(text, raw.translate(SET), b"e=")
+    if len(raw) < SHORT:
+        return signs_of(text, raw.translate(CLASSES))
+    return signs_of(text, raw.translate(SET), b"e=")
+
+
+def _beside_runs(text: str, joined: bytes) -> list[tuple[tuple[str, Search], ...]]:
+    """The anchors of what is searched for beside a run, as far as their pieces are in the text."""
+    near = [anchored for piece, anchored in BESIDE_RUN if piece in text]
+    if joined.find(LONG_RUN) >= 0:
+        near += [anchored for piece, anchored in BESIDE_LONG_RUN if piece in text]
+    return near
 
 
 def candidates(text: str, raw: bytes) -> Iterator[Found]:
     """Everything that looks like a secret; places may overlap. ``raw`` is the coarse text."""
-    classes, folded = raw.translate(CLASSES), raw.translate(FOLD)
-    runs = runs_of(classes)
-    if runs:
-        yield from tokens(text, runs)
-    yield from assignments(text, _signs(text, raw, classes))
-    near = [anchored for piece, anchored in BY_PIECE if piece in folded]
+    near = [anchored for piece, anchored in ANYWHERE if piece in text]
+    joined = raw.translate(JOINED)
+    if joined.find(LEAST_RUN) >= 0:
+        yield from tokens(text, runs_of(raw.translate(CLASSES)))
+        near += _beside_runs(text, joined)
+    if "=" in text or ":" in text or "：" in text:
+        yield from assignments(text, _signs(text, raw))
     for search in dict.fromkeys([search for anchored in near for anchor, search in anchored if anchor in text]):
         yield from search(text)

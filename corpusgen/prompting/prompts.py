@@ -49,12 +49,10 @@ class Prompt:
     name: str | None = None
     """What its record is called, where it is one of several answers that is now asked for by itself."""
 
-    @worked_out_once
+    @property
     def record_id(self) -> str:
         """Name of the record the (first) answer becomes: sha256 of split, request key and parents, in hex."""
-        if self.name is not None:
-            return self.name
-        return hashlib.sha256(_named(self)).hexdigest()
+        return self.record_ids[0]
 
     @worked_out_once
     def count(self) -> int:
@@ -64,7 +62,11 @@ class Prompt:
     @worked_out_once
     def record_ids(self) -> tuple[str, ...]:
         """Names of the records of all its answers; after the first, their number is hashed too."""
-        return (self.record_id, *(_further_record_id(self, at) for at in range(1, self.count)))
+        named = _named(self)
+        first = hashlib.sha256(named).hexdigest() if self.name is None else self.name
+        if self.count == 1:
+            return (first,)
+        return (first, *(hashlib.sha256(named + at.to_bytes(2)).hexdigest() for at in range(1, self.count)))
 
 
 def part_of_prompt(prompt: Prompt, at: int) -> Prompt:
@@ -73,14 +75,11 @@ def part_of_prompt(prompt: Prompt, at: int) -> Prompt:
     return Prompt(item=prompt.item, request=request, ordinal=prompt.ordinal + at, name=prompt.record_ids[at])
 
 
-def _further_record_id(prompt: Prompt, at: int) -> str:
-    return hashlib.sha256(_named(prompt) + at.to_bytes(2)).hexdigest()
-
-
 def _named(prompt: Prompt) -> bytes:
+    item = prompt.item
+    named = item.split.encode() + prompt.request.key
     # The same question about text of another descent is another record, or its lineage would be the first one's.
-    parents = b"".join(map(bytes.fromhex, prompt.item.parent_ids))
-    return prompt.item.split.encode() + prompt.request.key + parents
+    return named + b"".join(map(bytes.fromhex, item.parent_ids)) if item.parent_ids else named
 
 
 def asking_for(request: Request, count: int, sample: int) -> Request:
@@ -163,6 +162,7 @@ class Prompter:
     def item(self, seed: Seed, split: Split) -> Item:
         """One seed as something to ask about."""
         values = {name: seed.values[name] for name in self.file.inputs}
+        parents = (*seed.parents, *self.example_parents)
         return Item(
             item_id=seed.item_id,
             split=split,
@@ -171,7 +171,7 @@ class Prompter:
             # The worked examples are in the prompt, so the answer descends from them as well.
             source_ids=(f"{seed.source}#{seed.item_id}", *self.example_sources),
             gold=seed.gold,
-            parent_ids=tuple(dict.fromkeys((*seed.parents, *self.example_parents))),
+            parent_ids=tuple(dict.fromkeys(parents)) if parents else (),
         )
 
 

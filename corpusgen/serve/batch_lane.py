@@ -18,7 +18,7 @@ from corpusgen.batching.life import Batcher, Notice, Patience
 from corpusgen.budget.ledger import claims_on
 from corpusgen.corpus import Corpus
 from corpusgen.errors import BudgetExhausted, CorpusgenError, Interrupted, PolicyRefused, TeacherError
-from corpusgen.fanout import Asker
+from corpusgen.fanout.asker import Asker
 from corpusgen.prompting.prompts import Item, Prompt
 from corpusgen.records import Json, Request
 from corpusgen.serve.money import figures_of

@@ -19,7 +19,7 @@ import orjson
 from corpusgen.batching.life import Patience
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import CorpusgenError, Interrupted, StoreError, TeacherError
-from corpusgen.fanout import note_drop
+from corpusgen.fanout.notes import note_drop
 from corpusgen.journal import Journal
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Json, Request

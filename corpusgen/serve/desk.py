@@ -30,7 +30,8 @@ from corpusgen.errors import (
     UnknownTeacher,
     UnsupportedParameter,
 )
-from corpusgen.fanout import Asker, Hold, Said, ask_one
+from corpusgen.fanout.asker import Asker, Hold
+from corpusgen.fanout.asking_one import Said, ask_one
 from corpusgen.garbage import large_blocks_given_back, seldom_collected
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Item, Prompt

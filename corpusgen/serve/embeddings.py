@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from corpusgen.errors import BudgetExhausted, InvalidAnswer, UnsupportedParameter
-from corpusgen.fanout import ask_one
+from corpusgen.fanout.asking_one import ask_one
 from corpusgen.records import Api, Completion, Json, Message, Reply, Request, Usage
 from corpusgen.serve.callers import Caller
 from corpusgen.serve.calls import BadCall

@@ -12,7 +12,7 @@ from corpusgen.budget.ledger import Cap, balances, remove_caps, set_caps
 from corpusgen.budget.prices import rate_of
 from corpusgen.corpus import Corpus
 from corpusgen.errors import BudgetExhausted, PriceUnknown
-from corpusgen.fanout import Asker
+from corpusgen.fanout.asker import Asker
 from corpusgen.journal import Transaction
 from corpusgen.records import Json, Request
 from corpusgen.serve.config import Configured

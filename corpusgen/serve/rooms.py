@@ -25,7 +25,7 @@ import yaml
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import StoreError
-from corpusgen.fanout import Asker
+from corpusgen.fanout.asker import Asker
 from corpusgen.records import Json, canonical_json, digest
 from corpusgen.serve.callers import Caller
 from corpusgen.serve.config import CALLS, Configured, alias_of

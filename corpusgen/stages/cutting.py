@@ -15,7 +15,7 @@ import orjson
 from corpusgen.corpus import Corpus, moment
 from corpusgen.curation.occurrence import Occurrence, folded
 from corpusgen.errors import StoreError
-from corpusgen.fanout import UNCOUNTED
+from corpusgen.fanout.calling import UNCOUNTED
 from corpusgen.journal import Transaction, working
 from corpusgen.provenance.events import note_event
 from corpusgen.provenance.seal import manifest_digest

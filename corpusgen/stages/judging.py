@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, count
 from typing import Final
 
-from corpusgen.fanout import answers
+from corpusgen.fanout.stream import answers
 from corpusgen.marks import Marks
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Record

@@ -16,7 +16,10 @@ from corpusgen.budget.ledger import claims_on
 from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import BudgetExhausted, CorpusgenError, PolicyRefused, TeacherError, UnsupportedParameter
-from corpusgen.fanout import Asker, answers, note_drop, second_request, wider_request
+from corpusgen.fanout.answering import second_request, wider_request
+from corpusgen.fanout.asker import Asker
+from corpusgen.fanout.notes import note_drop
+from corpusgen.fanout.stream import answers
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Record, Request
 from corpusgen.spec import Asking

@@ -19,7 +19,7 @@ from corpusgen.budget.prices import Rate
 from corpusgen.corpus import Corpus
 from corpusgen.elsewhere import Elsewhere, Source, Sources
 from corpusgen.errors import LocatedError, UsageError
-from corpusgen.fanout import Asker
+from corpusgen.fanout.asker import Asker
 from corpusgen.fields import Unit
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Requester

@@ -29,7 +29,7 @@ from corpusgen.stages.task import Task
 from corpusgen.store.answers import Card, known_records
 
 AT_ONCE: Final = 400
-_BLOCK: Final = 1 << 20
+_BLOCK: Final = 1 << 16
 _RECORD: Final = re.compile("[0-9a-f]{64}")
 _HEX: Final = bytes(ord("x" if chr(at) in "0123456789abcdefABCDEF" else " ") for at in range(256))
 _ESCAPED: Final = re.compile(rb"\\u00[3-6]")

@@ -244,28 +244,39 @@ def _field(error: UsageError) -> tuple[str, ...]:
 
 def request_for(task: Task, card: TeacherCard, item: Item, sample: int) -> Request:
     """The request that asks a teacher about an item; a schema its server cannot hold it to stands in the prompt."""
+    return requester_of(task, card)(item, sample)
+
+
+def requester_of(task: Task, card: TeacherCard) -> Requester:
+    """Makes the requests of ``request_for``; what all of them have in common is looked up once."""
     held = task.schema is None or card.capabilities.json_schema == "json_schema"
-    return Request(
-        teacher=card.identity,
-        model=card.model,
-        api=card.chat_api if task.prompter.file.api == "chat" else "completion",
-        messages=item.messages if held else told(item.messages, task.schema),
-        parameters=task.teacher.parameters,
-        schema=task.schema,
-        tools=list(task.spec.tools) or None,
-        sample_index=sample,
-    )
+    teacher, model, parameters, schema = card.identity, card.model, task.teacher.parameters, task.schema
+    api = card.chat_api if task.prompter.file.api == "chat" else "completion"
+    tools = list(task.spec.tools) or None
+
+    def of(item: Item, sample: int) -> Request:
+        return Request(
+            teacher=teacher,
+            model=model,
+            api=api,
+            messages=item.messages if held else told(item.messages, schema),
+            parameters=parameters,
+            schema=schema,
+            tools=tools,
+            sample_index=sample,
+        )
+
+    return of
 
 
 def requester(task: Task, cards: Sequence[TeacherCard]) -> Requester:
     """Makes the request for the n-th sample of an item, to whom of the task's teachers it falls."""
-    views = task.of_each_teacher
-    if len(views) == 1:
-        return lambda item, sample: request_for(task, cards[0], item, sample)
+    each = [requester_of(view, card) for view, card in zip(task.of_each_teacher, cards, strict=True)]
+    if len(each) == 1:
+        return each[0]
 
     def of(item: Item, sample: int) -> Request:
-        at = first_asked(task.spec, item.item_id, sample)
-        return request_for(views[at], cards[at], item, sample)
+        return each[first_asked(task.spec, item.item_id, sample)](item, sample)
 
     return of
 

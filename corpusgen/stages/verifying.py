@@ -13,7 +13,7 @@ import orjson
 from corpusgen.budget.amounts import UNITS
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, StoreError
-from corpusgen.fanout import UNCOUNTED
+from corpusgen.fanout.calling import UNCOUNTED
 from corpusgen.journal import storage_errors
 from corpusgen.provenance.seal import survey
 from corpusgen.records import canonical_json

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from corpusgen.progress import Progress
 
 if TYPE_CHECKING:  # a command line that starts must not wait for these
-    from corpusgen.fanout import Counts
+    from corpusgen.fanout.asker import Counts
     from corpusgen.stages.opening import Run
 
 

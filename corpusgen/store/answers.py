@@ -17,15 +17,14 @@ from corpusgen.frozen import quickly_made
 from corpusgen.journal import Transaction
 from corpusgen.records import Json, Request, Split, Usage, canonical_json, digest
 
+
 # A compressor serves one thread at a time, and each journal that is open in this process has a writer thread.
-_OF_THREAD = threading.local()
+class _OfThread(threading.local):
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=1)
 
 
-def _compressed(body: bytes) -> bytes:
-    found: zstandard.ZstdCompressor | None = getattr(_OF_THREAD, "compressor", None)
-    if found is None:
-        found = _OF_THREAD.compressor = zstandard.ZstdCompressor(level=1)
-    return found.compress(body)
+_OF_THREAD = _OfThread()
 
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
@@ -133,14 +132,14 @@ def store_answer(transaction: Transaction, request: Request, answer: Answer, cal
             answer.sent_us,
             answer.received_us,
             answer.compute_us,
-            _compressed(answer.body),
+            _OF_THREAD.compressor.compress(answer.body),
         ),
     )
 
 
 def store_request(transaction: Transaction, request: Request) -> None:
     """Keep a request; the same one twice is one row."""
-    transaction.add("requests", (request.key, _compressed(request.body)))
+    transaction.add("requests", (request.key, _OF_THREAD.compressor.compress(request.body)))
 
 
 def store_record(transaction: Transaction, row: RecordRow) -> None:

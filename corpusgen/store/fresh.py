@@ -1,4 +1,4 @@
-"""Records of this process that are in no shard yet, as columns, so that no answer is parsed a second time.
+"""Records of this process that are in no shard yet, so that no answer is read and parsed a second time.
 
 This is a shortcut and never the truth: a shard is written from here only if the journal has exactly these records, and
 has kept every row that was added since; else it is assembled from the journal, as a later process does. Both give the
@@ -8,46 +8,45 @@ same bytes. What is kept is bounded: it is compressed, and what comes when there
 from __future__ import annotations
 
 import os
+import pickle
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from functools import cache
+from operator import itemgetter
+from typing import Any, Final
 
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # as shards.py says, whichever is read first
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.ipc
 
 from corpusgen.corpus import Corpus
 from corpusgen.journal import Journal
 from corpusgen.records import Record
 from corpusgen.store.answers import PER_SHARD, RecordRow
 from corpusgen.store.shards import (
+    EXACT,
     ROWS_PER_BATCH,
     SCHEMA,
     SORT_KEY,
     UNFIT,
-    Alike,
     Row,
+    Sized,
     batch_of_rows,
-    row_of,
-    to_batch,
+    side_by_side,
+    sized,
     weight_of,
-    with_alike,
 )
 
 MOST_BYTES: Final = 6 << 20
-"""Compressed columns of all that is kept; a full shard of usual answers takes two to five million."""
+"""Compressed values of all that is kept; a full shard of usual answers takes one to five million."""
 PARTS: Final = 16
 """By the first bits of the record id, so that a shard is put together a part at a time."""
-WAITING: Final = 48
-"""Records of a part that become columns together; until then they take twenty times the room."""
+WAITING: Final = 32
+"""Records of a part that are packed together; until then they take twenty times the room."""
 HEAVIEST: Final = 32_000
 """A record that weighs more is not kept, and so its shard is not either."""
 WAITING_WEIGHT: Final = 256_000
-PACKS_BETWEEN: Final = 2
-"""Packs of a part after which memory is given back to the system, which takes a moment."""
 
 Block = tuple[str, str, int]
 """Dataset, split, and which shard's worth of places in the run."""
@@ -57,38 +56,83 @@ class NotTheSame(Exception):
     """The journal has other records than are kept here."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Pack:
+    """Rows, compressed."""
+
+    names: tuple[str, ...]
+    """The columns that their values belong to."""
+    compressed: bytes
+    size: int
+
+    def rows(self) -> list[Row]:
+        rows: list[Row] = pickle.loads(_codec().decompress(self.compressed, self.size))  # noqa: S301 - packed below
+        return rows
+
+
 @dataclass(kw_only=True)
 class _Part:
     waiting: list[Row] = field(default_factory=list)
     weight: int = 0
-    packed: list[tuple[bytes, int]] = field(default_factory=list)
-    """Batches, and how large each was before."""
+    packed: list[_Pack] = field(default_factory=list)
 
-    def add(self, record: Record, weight: int) -> bool:
-        """Keep a record; gives back whether what waits is to be packed."""
-        self.waiting.append(row_of(record))
+    def add(self, row: Row, weight: int) -> bool:
+        """Keep a row; gives back whether what waits is to be packed."""
+        self.waiting.append(row)
         self.weight += weight
         return len(self.waiting) == WAITING or self.weight > WAITING_WEIGHT
 
-    def pack(self, alike: Alike) -> int:
-        """Make columns of what waits; gives back how many bytes they take."""
-        plain = batch_of_rows(self.waiting, alike=alike).serialize()
-        self.packed.append((_codec().compress(plain, asbytes=True), plain.size))
+    def pack(self, names: tuple[str, ...]) -> int:
+        """Compress what waits, values of these columns; gives back how many bytes it takes."""
+        plain = pickle.dumps(self.waiting, pickle.HIGHEST_PROTOCOL)
+        pack = _Pack(names=names, compressed=_codec().compress(plain, asbytes=True), size=len(plain))
+        self.packed.append(pack)
         self.waiting.clear()
         self.weight = 0
-        if len(self.packed) % PACKS_BETWEEN == 0:
-            pa.default_memory_pool().release_unused()  # what making the columns took
-        return len(self.packed[-1][0])
+        return len(pack.compressed)
 
-    def sorted(self, rest: pa.RecordBatch) -> pa.RecordBatch:
-        """These columns of it by record id, after ``rest``, which comes before it; it is gone from here afterwards."""
-        plain = [_codec().decompress(packed, size) for packed, size in self.packed]
-        batches = [pyarrow.ipc.read_record_batch(batch, SCHEMA).select(rest.schema.names) for batch in plain]
-        self.packed.clear()
-        whole = pa.concat_batches([rest, *batches])
-        del plain, batches, rest
-        pa.default_memory_pool().release_unused()
-        return whole.take(pc.sort_indices(whole.column(SORT_KEY)))
+
+def _codec() -> pa.Codec:
+    return pa.Codec("zstd", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Columns:
+    """The columns of a shard, parted: most hold one value from top to bottom, which is not kept with every record."""
+
+    same: Mapping[str, Any]
+    """The value of each column that has had no other so far."""
+    names: tuple[str, ...]
+    """The columns that have."""
+    told: Callable[[Mapping[str, Any]], Row]
+    """What a record says in these."""
+    fixed: Callable[[Mapping[str, Any]], Row]
+    """What it says in the others: nothing else than ``value``."""
+    value: Row
+
+    @classmethod
+    def of(cls, same: Mapping[str, Any]) -> _Columns:
+        names = tuple(name for name in SCHEMA.names if name not in same)
+        fixed = _taking(tuple(same))
+        return cls(same=same, names=names, told=_taking(names), fixed=fixed, value=fixed(same))
+
+    @classmethod
+    def at_first(cls, values: Mapping[str, Any]) -> _Columns:
+        """As a single record lets hope."""
+        names = [name for name in SCHEMA.names if name in EXACT or values[name] is None or values[name] == ()]
+        return cls.of({name: values[name] for name in names if name != SORT_KEY})
+
+    def without(self, values: Mapping[str, Any]) -> _Columns:
+        """As they are parted when a record says something else."""
+        return self.of({name: value for name, value in self.same.items() if values[name] == value})
+
+    def again(self, names: tuple[str, ...], row: Row, before: Mapping[str, Any]) -> Row:
+        """A row of fewer columns as one of these; in the others it says what was the same ``before``."""
+        return self.told({**before, **dict(zip(names, row, strict=True))})
+
+
+def _taking(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], Row]:
+    return itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
 
 
 @dataclass(kw_only=True)
@@ -98,55 +142,76 @@ class Window:
     facts: dict[str, object] = field(default_factory=dict)
     """What was taken as true of the runs that the records are of, by run id."""
     rows: int = 0
-    _same: dict[str, object] | None = None
-    """The value of each column that has had no other so far."""
-    _alike: Alike = field(default_factory=dict)
+    _at_first: Mapping[str, Any] = field(default_factory=dict)
+    """The columns that were the same in all of a single record, with their values."""
+    _columns: _Columns | None = None
     _parts: list[_Part] = field(default_factory=lambda: [_Part() for _ in range(PARTS)])
 
     def add(self, record: Record, weight: int) -> int:
-        """Keep a record; gives back how many bytes of columns have been made."""
+        """Keep a record; gives back how many bytes have been made of those that waited."""
         self.rows += 1
+        values = vars(record)
+        columns = self._columns
+        if columns is None or columns.fixed(values) != columns.value:
+            columns = self._parted(columns, values)
         part = self._parts[int(record.record_id[0], 16) * PARTS // 16]
-        return self._pack(part) if part.add(record, weight) else 0
+        return part.pack(columns.names) if part.add(columns.told(values), weight) else 0
 
-    def _pack(self, part: _Part) -> int:
-        size = part.pack(self._alike)
-        now = {name: value for name, (value, _) in self._alike.items()}
-        before = now if self._same is None else self._same
-        self._same = {name: value for name, value in before.items() if name in now and now[name] == value}
-        return size
-
-    def _pack_all(self) -> None:
-        try:
+    def _parted(self, before: _Columns | None, values: Mapping[str, Any]) -> _Columns:
+        if before is None:
+            columns = _Columns.at_first(values)
+            self._at_first = columns.same
+        else:
+            columns = before.without(values)
             for part in self._parts:
-                if part.waiting:
-                    self._pack(part)
-        except UNFIT as error:  # whoever writes the shard from the journal will say which record it is
-            raise NotTheSame from error
+                part.waiting = [columns.again(before.names, row, before.same) for row in part.waiting]
+        self._columns = columns
+        return columns
 
-    def batches(self, names: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
+    def batches(self, names: Sequence[bytes]) -> Iterator[Sized]:
         """Everything as ``to_batch`` makes it of sorted records. Raises NotTheSame where these are not its ids."""
-        self._pack_all()
-        same, done = self._same or {}, 0
-        same.pop(SORT_KEY, None)  # a single record has one of these, too
-        rest = to_batch([]).select([name for name in SCHEMA.names if name not in same])
-        for at, part in enumerate(self._parts):
-            there = part.sorted(rest)
-            pa.default_memory_pool().release_unused()  # what it was put together from
-            whole = len(there) if at == PARTS - 1 else len(there) - len(there) % ROWS_PER_BATCH
-            for start in range(0, whole, ROWS_PER_BATCH):
-                batch = there.slice(start, min(ROWS_PER_BATCH, whole - start))
-                if batch.column(SORT_KEY).to_pylist() != [name.hex() for name in names[done : done + len(batch)]]:
-                    raise NotTheSame
-                done += len(batch)
-                yield with_alike(batch, same, self._alike)
-            rest = there.slice(whole)
+        columns, done = self._columns or _Columns.of({}), 0
+        schema = pa.schema([SCHEMA.field(name) for name in columns.names])
+        same = cache(lambda rows: _of_one(columns.same, rows))
+        for rows in self._sorted(columns):
+            if [row[0] for row in rows] != [name.hex() for name in names[done : done + len(rows)]]:
+                raise NotTheSame
+            done += len(rows)
+            try:
+                batch = side_by_side(sized(batch_of_rows(rows, schema)), same(len(rows)))
+            except UNFIT as error:  # whoever writes the shard from the journal will say which record it is
+                raise NotTheSame from error
+            yield batch
         if done != len(names):
             raise NotTheSame
 
+    def _sorted(self, columns: _Columns) -> Iterator[list[Row]]:
+        """The rows by record id, which is the first of their values, as many at once as become columns together."""
+        rows: list[Row] = []
+        for part in self._parts:
+            rows += sorted(self._taken_from(part, columns), key=itemgetter(0))
+            while len(rows) >= ROWS_PER_BATCH:
+                yield rows[:ROWS_PER_BATCH]
+                del rows[:ROWS_PER_BATCH]
+        if rows:
+            yield rows
 
-def _codec() -> pa.Codec:
-    return pa.Codec("zstd", 1)
+    def _taken_from(self, part: _Part, columns: _Columns) -> Iterator[Row]:
+        """The rows of a part; they are gone from there afterwards."""
+        packed, part.packed = part.packed, []
+        for pack in packed:
+            if pack.names == columns.names:
+                yield from pack.rows()
+            else:
+                yield from (columns.again(pack.names, row, self._at_first) for row in pack.rows())
+        yield from part.waiting
+        part.waiting = []
+
+
+def _of_one(values: Mapping[str, Any], rows: int) -> Sized:
+    """Columns that hold one value from top to bottom."""
+    schema = pa.schema([SCHEMA.field(name) for name in values])
+    return sized(batch_of_rows([tuple(values.values())] * rows, schema))
 
 
 @dataclass(kw_only=True)
@@ -174,11 +239,7 @@ class Fresh:
         if weight > HEAVIEST or (known is not facts and known != facts):
             self._forget()
             return
-        try:
-            self.size += window.add(record, weight)
-        except UNFIT:
-            self._forget()  # whoever writes the shard will say which record it is
-            return
+        self.size += window.add(record, weight)
         if self.size > MOST_BYTES:
             self._full = True
             del self._windows[block]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -22,7 +22,6 @@ from typing import Any, BinaryIO, TypeAlias
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet as pq
 
@@ -114,7 +113,12 @@ SCHEMA = pa.schema(
 )
 """The columns of a shard: the fields of Record, in their order, under their names."""
 
-_TEXTUAL = frozenset(field.name for field in SCHEMA if field.type in (_TEXT, _TEXTS))
+EXACT = frozenset(
+    field.name
+    for field in SCHEMA
+    if field.type in (_TEXT, _TEXTS) or pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)
+)
+"""The columns in which values that are equal are the same: not those of fractions, which have 0.0 and -0.0."""
 _SINCE = {"structured": 2, "teacher_role": 2, "conversation": 3}
 """The schema versions in which columns came that were not there from the beginning."""
 _VERSION_KEY = "corpusgen.schema_version"
@@ -172,16 +176,16 @@ def write_shard(
     columns = _columns_of(version)
     # Records become columns in small batches: columns are far smaller than objects.
     alike: Alike = {}
-    made = (_fitting(chunk, columns, alike) for chunk in _chunks(_increasing(_of_version(records, version))))
+    made = (sized(_fitting(chunk, columns, alike)) for chunk in _chunks(_increasing(_of_version(records, version))))
     return _write(folder, name, made, columns.with_metadata({**(metadata or {}), _VERSION_KEY: str(version)}))
 
 
-def write_batches(folder: Path, name: str, batches: Iterable[pa.RecordBatch]) -> ShardFile:
+def write_batches(folder: Path, name: str, batches: Iterable[Sized]) -> ShardFile:
     """The same of records that are columns already, as ``to_batch`` makes them and so many at once."""
     return _write(folder, name, batches, SCHEMA.with_metadata({_VERSION_KEY: str(SCHEMA_VERSION)}))
 
 
-def _write(folder: Path, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> ShardFile:
+def _write(folder: Path, name: str, batches: Iterable[Sized], schema: pa.Schema) -> ShardFile:
     if not _NAME.fullmatch(name):
         raise ValueError(f"a shard's name is lower-case letters, digits, '_', '.', '-' and ends in .parquet: {name!r}")
     path = folder / name
@@ -275,12 +279,7 @@ def to_batch(records: Sequence[Record], schema: pa.Schema = SCHEMA, alike: Alike
 
 
 Row: TypeAlias = tuple[Any, ...]
-"""The values of a record in the order of the columns: a third of the memory that a record takes."""
-
-
-def row_of(record: Record) -> Row:
-    """A record's values."""
-    return _VALUES(vars(record))
+"""Values of a record in the order of the columns: a third of the memory that a record takes, or less."""
 
 
 def batch_of_rows(rows: Sequence[Row], schema: pa.Schema = SCHEMA, alike: Alike | None = None) -> pa.RecordBatch:
@@ -291,36 +290,40 @@ def batch_of_rows(rows: Sequence[Row], schema: pa.Schema = SCHEMA, alike: Alike 
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-_VALUES: Callable[[Mapping[str, Any]], Row] = itemgetter(*SCHEMA.names)
-
-
 def _column_of(values: Sequence[Any], field: pa.Field) -> pa.Array:
     return _column(values, field.type)
 
 
 def _alike(alike: Alike, values: Sequence[Any], field: pa.Field) -> pa.Array:
-    # Only texts, and nothing at all: of numbers, some that are equal are not the same (0.0 and -0.0).
     first = values[0]
-    if not (first is None or first == () or field.name in _TEXTUAL) or values.count(first) != len(values):
+    if not (first is None or first == () or field.name in EXACT) or values.count(first) != len(values):
         alike.pop(field.name, None)
         return _column(values, field.type)
-    return _of_one(alike, first, len(values), field)
-
-
-def _of_one(alike: Alike, value: Any, rows: int, field: pa.Field) -> pa.Array:
     known = alike.get(field.name)
-    if known is None or known[0] != value or len(known[1]) != rows:
-        known = alike[field.name] = (value, _column([value] * rows, field.type))
+    if known is None or known[0] != first or len(known[1]) != len(values):
+        known = alike[field.name] = (first, _column(values, field.type))
     return known[1]
 
 
-def with_alike(batch: pa.RecordBatch, same: Mapping[str, Any], alike: Alike) -> pa.RecordBatch:
-    """A batch to which the columns are added that hold one value from top to bottom."""
-    arrays = [
-        _of_one(alike, same[field.name], len(batch), field) if field.name in same else batch.column(field.name)
-        for field in SCHEMA
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+@dataclass(frozen=True, kw_only=True)
+class Sized:
+    """Some or all columns of a shard."""
+
+    batch: pa.RecordBatch
+    size: int
+    """Their bytes, which say where a row group ends."""
+
+
+def sized(batch: pa.RecordBatch) -> Sized:
+    """Columns with their size."""
+    return Sized(batch=batch, size=sum(map(_size_of, batch.columns)))
+
+
+def side_by_side(one: Sized, other: Sized) -> Sized:
+    """All columns of a shard, of which each of two batches has some."""
+    columns = dict(chain.from_iterable(zip(part.schema.names, part, strict=True) for part in (one.batch, other.batch)))
+    batch = pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+    return Sized(batch=batch, size=one.size + other.size)
 
 
 def records_of(batch: pa.RecordBatch) -> list[Record]:
@@ -340,7 +343,7 @@ def _of_version(records: Iterable[Record], version: int) -> Iterable[Record]:
     return (replace(record, schema_version=version, **later) for record in records)
 
 
-def _write_rows(sink: _Sink, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> int:
+def _write_rows(sink: _Sink, batches: Iterator[Sized], schema: pa.Schema) -> int:
     rows = 0
     with pq.ParquetWriter(
         sink,
@@ -361,7 +364,7 @@ def _write_rows(sink: _Sink, batches: Iterator[pa.RecordBatch], schema: pa.Schem
     return rows
 
 
-def _row_groups(made: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+def _row_groups(made: Iterator[Sized]) -> Iterator[pa.Table]:
     while batches := list(_fill_group(made)):
         groups = [pa.Table.from_batches(batches)]
         batches.clear()  # or they would be there until the next ones are
@@ -379,11 +382,11 @@ def _fitting(records: Sequence[Record], columns: pa.Schema, alike: Alike | None 
         raise StoreError(f"record {name} does not fit the columns of a shard: {error}; report this") from error
 
 
-def _fill_group(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _fill_group(made: Iterator[Sized]) -> Iterator[pa.RecordBatch]:
     rows = size = 0
-    while rows < _ROWS_PER_GROUP and size < _BYTES_PER_GROUP and (batch := next(batches, None)):
-        rows, size = rows + batch.num_rows, size + sum(map(_size_of, batch.columns))
-        yield batch
+    while rows < _ROWS_PER_GROUP and size < _BYTES_PER_GROUP and (next_ones := next(made, None)):
+        rows, size = rows + next_ones.batch.num_rows, size + next_ones.size
+        yield next_ones.batch
 
 
 def _size_of(column: pa.Array) -> int:
@@ -417,8 +420,8 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 def weight_of(record: Record) -> int:
     """Roughly the bytes of a record's longest parts; a runner-up is an object or two."""
-    texts = (record.input, record.response, record.reasoning or "", record.conversation or "")
-    return sum(map(len, texts)) + 100 * len(record.topk_bytes or ())
+    less_often = len(record.reasoning or "") + len(record.conversation or "") + 100 * len(record.topk_bytes or ())
+    return len(record.input) + len(record.response) + less_often
 
 
 def _increasing(records: Iterable[Record]) -> Iterator[Record]:
@@ -446,7 +449,7 @@ def _leaves(path: str, kind: pa.DataType) -> list[str]:
 def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
         return _structs(values, kind)
-    if kind in (_FLOATS, _HALVES):
+    if kind in (_FLOATS, _HALVES) and any(values):
         # Python floats are doubles: taking them as such and narrowing in Arrow is the fastest way.
         return pa.array(values, pa.list_(pa.float64())).cast(kind)
     return pa.array(values, kind)
@@ -455,7 +458,7 @@ def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 def _structs(values: Sequence[Sequence[Any]], kind: pa.ListType) -> pa.Array:
     items = list(chain.from_iterable(values))
     fields = list(kind.value_type)
-    members = [pa.array([getattr(item, field.name) for item in items], field.type) for field in fields]
+    members = [pa.array(list(map(attrgetter(field.name), items)), field.type) for field in fields]
     offsets = pa.array(accumulate(map(len, values), initial=0), pa.int32())
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(members, fields=fields), type=kind)
 
@@ -472,6 +475,8 @@ def _values(column: pa.Array, kind: pa.DataType) -> list[Any]:
 
 
 def _content_problem(path: Path, expected_rows: int) -> str | None:
+    import pyarrow.compute as pc  # eight megabytes that writing does without
+
     rows, last = 0, ""
     for batch in read_batches([path], SCHEMA.names):
         keys = batch.column(SORT_KEY)

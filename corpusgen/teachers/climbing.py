@@ -165,13 +165,15 @@ class Climb:
             self._grow(now)
 
     def _count(self, now: float, taken: bool) -> None:
-        self.settle()
+        if self._rough:
+            self._settle_tail()
         self._n += 1
         self._bad += not taken
         if self.noise:
             self._judge_noise(now)
         elif taken:
-            self._judge()
+            if self._trial:
+                self._judge()
         elif self._trial and self._n >= TRIAL:
             self._cut_again(now)
 
@@ -267,7 +269,7 @@ class Climb:
 
     def _judge(self) -> None:
         """Whether the last cut has helped, once enough has been answered since."""
-        if self._trial and self._n >= PROVEN and self._bad / self._n < self._before_share / 2:
+        if self._n >= PROVEN and self._bad / self._n < self._before_share / 2:
             self._trial, self._fruitless = False, 0
 
     # --- noise -------------------------------------------------------------------------------------------------------

@@ -315,11 +315,17 @@ def _own_framing(per_message: int, per_request: int) -> Framing:
     return Framing(per_message=per_message, per_request=per_request)
 
 
+_NO_TEXT: Final = frozenset({int, float, bool, type(None)})
+
+
 def _extras_bound(request: Request, framing: Framing) -> int:
     """Bytes of what is put before the model besides messages: a schema, tools, and any text among the parameters."""
-    written = [extra for extra in (request.schema, request.tools) if extra is not None]
-    written += [value for value in request.parameters.values() if isinstance(value, dict | list | str)]
-    return sum(len(orjson.dumps(extra)) + framing.per_extra for extra in written)
+    written = [value for value in request.parameters.values() if type(value) not in _NO_TEXT]
+    if request.schema is not None:
+        written.append(request.schema)
+    if request.tools is not None:
+        written.append(request.tools)
+    return sum([len(orjson.dumps(extra)) + framing.per_extra for extra in written]) if written else 0
 
 
 def is_loopback(host: str) -> bool:

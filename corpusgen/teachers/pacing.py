@@ -24,6 +24,8 @@ FAST: Final = 1500.0
 """So many a second are reserved together, further ahead, because each commit has its price."""
 SOON_S: Final = 0.004
 """What is due so soon goes at once, with its neighbours: a timer for each would cost more than it evens out."""
+WAKES_S: Final = 0.003
+"""Who is held back wakes at a multiple of this, with its neighbours. Less than ``SOON_S``, or some woke in vain."""
 LOOK_EVERY_S: Final = 0.5
 """How often the headers of an answer are looked at, once some have been."""
 LOOK_AT_FIRST: Final = 3
@@ -103,9 +105,12 @@ class Pacer:
     def early_s(self, ticket: Ticket) -> float:
         """How much too early it is to send; ready now at 0 or less. To be asked again after having waited so long."""
         now = _now()
-        early_s = self.rates.leave(ticket, now) - now
+        moment = self.rates.leave(ticket, now)
+        early_s = moment - now
         ticket.sent = early_s <= SOON_S
-        return 0.0 if ticket.sent else early_s
+        if ticket.sent:
+            return 0.0
+        return early_s - moment % WAKES_S if ticket.leaving else early_s
 
     def lapsed(self, ticket: Ticket) -> bool:
         """Whether its sender has waited so long for something else that it needs another turn."""
@@ -203,7 +208,11 @@ class Pacer:
             return
         if alarm is not None:
             alarm.cancel()
-        self._alarm = None if moment == float("inf") else asyncio.get_running_loop().call_at(moment, self._release)
+        self._alarm = None if moment == float("inf") else asyncio.get_running_loop().call_at(moment, self._wake)
+
+    def _wake(self) -> None:
+        self._alarm = None  # a timer may go off a trifle early, and would seem to be still to come
+        self._release()
 
 
 def _now() -> float:

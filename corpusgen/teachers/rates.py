@@ -259,7 +259,7 @@ class Rates:
         if self.share <= 0 and (self.told or self.found_elsewhere):
             self._held_at = now
             return now if self.given_up else now + NO_SHARE_S
-        if self._probing or climb.settling or self._enough_at_first():
+        if self._probing or climb.settling or (climb.starting and self._enough_at_first()):
             self._held_at = now
             return now if self.given_up else self._next_judged(now)
         at = self._resume_at
@@ -275,7 +275,7 @@ class Rates:
     def _enough_at_first(self) -> bool:
         climb = self.climb
         most = FIRST_IN_FLIGHT + climb.answered if climb.answered else BLIND_IN_FLIGHT
-        return climb.starting and climb.ceiling == math.inf and self.in_flight >= most
+        return climb.ceiling == math.inf and self.in_flight >= most
 
     def _next_judged(self, now: float) -> float:
         """When to look again; never so soon that it would be taken for leave to send."""
@@ -335,7 +335,7 @@ class Rates:
         """The right to send at a moment that is due."""
         self._seq = seq = self._seq + 1
         self.in_flight += 1
-        probe = self._looking or self._opened > 0 or self._dry >= self._most_dry()
+        probe = self._looking or self._opened > 0 or (self._dry >= DRY and self._dry >= self._most_dry())
         self._probing = probe
         requests = self._requests
         requests.per_s = self.climb.rate

@@ -84,8 +84,10 @@ def believed(read: tuple[Completion, ...], request: Request, bound: Callable[[],
     An answer that arrived is kept, whatever its bill: without a count it is booked as the most it can have used.
     """
     usage = read[0].usage
+    if usage.counted and usage.input_tokens and usage.output_tokens:
+        return read
     written = any(one.text or one.tool_calls or one.reasoning or one.refusal for one in read)
-    if usage.counted and usage.input_tokens and (usage.output_tokens or not written):
+    if usage.counted and usage.input_tokens and not written:
         return read
     worst = _worst(usage, request, bound, written)
     return tuple([replace(one, usage=worst) for one in read])

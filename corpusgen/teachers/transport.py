@@ -18,11 +18,9 @@ from typing import Any, Final, NoReturn
 
 import aiohttp
 import orjson
-from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.streams import StreamReader
-from aiohttp.tracing import Trace
 from yarl import URL
 
 from corpusgen.errors import (
@@ -37,6 +35,8 @@ from corpusgen.errors import (
 )
 from corpusgen.records import Api, Reply
 from corpusgen.teachers.billing import NOTHING_KNOWN, Billing
+from corpusgen.teachers.connections import Connections
+from corpusgen.teachers.deadlines import Deadlines
 from corpusgen.teachers.limits import only_limits
 from corpusgen.teachers.streams import Fold, Splitter, name_and_data
 from corpusgen.teachers.wire import shown
@@ -73,9 +73,8 @@ _LEAST_SECRET: Final = 16
 _LEAST_IN_MESSAGES: Final = 4
 _PORTION: Final = 2**20
 """Most bytes that are unpacked of a stream at once."""
-_KEPT: Final[dict[str, Any]] = {"keepalive_timeout": 4.0}
+_KEEP_S: Final = 4.0
 """uvicorn, and so vLLM, closes an idle connection after 5 s; a POST that meets that moment would be lost."""
-_CLOSED: Final[dict[str, Any]] = {"force_close": True}
 
 Clock = Callable[[], datetime]
 _Reads = Callable[[RawResponseMessage, StreamReader], Awaitable[bytes]]
@@ -150,7 +149,7 @@ def secret_from_environment(name: str | None) -> Secret | None:
 class Transport:
     """One session; opened by the first call, closed by ``aclose``.
 
-    aiohttp keeps the connections and reads what comes; the request is written by ourselves. Its own client makes half a
+    aiohttp opens the connections and reads what comes; the request is written by ourselves. Its own client makes half a
     dozen objects of every call and follows redirects, cookies and proxies, none of which may happen here.
     """
 
@@ -166,7 +165,8 @@ class Transport:
     """Where the key goes: as a bearer under this name, plain under any other."""
     hidden: list[Secret] = field(default_factory=list, repr=False)
     """Other secrets that requests carry, such as a token of somebody who signed in; kept as little as the key."""
-    _connector: _Connector | None = field(default=None, repr=False)
+    _connections: Connections | None = field(default=None, repr=False)
+    _deadlines: Deadlines = field(default_factory=Deadlines, repr=False)
     _routes: dict[str, _Route] = field(default_factory=dict, repr=False)
     _streamed: dict[str, _Route] = field(default_factory=dict, repr=False)
 
@@ -204,58 +204,43 @@ class Transport:
         return await self._sent(self._routes.get("") or self._route(""), request, timeout_s, self._whole)
 
     async def _sent(self, route: _Route, request: bytes, timeout_s: float, read: _Reads) -> Reply:
-        named: list[str | None] = []
+        name: str | None = None
         try:
-            return await self._answered(route, request, timeout_s, named, read)
+            sent = self.clock()
+            connections = self._open()
+            with self._deadlines.within(timeout_s):
+                if (connection := connections.take()) is None:
+                    # Well before the time is over, so that one nobody takes is known as a call that was not sent.
+                    connection = await connections.new(route.opening, min(_CONNECT_S, timeout_s / 2))
+                try:
+                    head, content = await _exchange(connection, request)
+                    if (name := _request_id(head.headers)) is not None:
+                        name = self.masked(name)
+                    raw = await read(head, content)
+                except BaseException:
+                    connection.close()
+                    raise
+            connections.put_back(connection)
+            return self._reply(head, raw, name, sent)
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             failure = self._mapped(error, timeout_s)
         except TeacherError as error:
-            error.request_id = named[0] if named else None
+            error.request_id = name
             raise
-        failure.request_id = named[0] if named else None
+        failure.request_id = name
         # Raised out here because aiohttp's errors may carry the request's headers, and with them the key.
         raise failure
 
-    async def _answered(
-        self, route: _Route, request: bytes, timeout_s: float, named: list[str | None], read: _Reads
-    ) -> Reply:
-        sent = self.clock()
-        async with asyncio.timeout(timeout_s):
-            connection = await self._connected(route, timeout_s)
-            try:
-                head, content = await _exchange(connection, request)
-                name = _request_id(head.headers)
-                named.append(None if name is None else self.masked(name))
-                raw = await read(head, content)
-            except BaseException:
-                connection.close()
-                raise
-        connection.release()
+    def _reply(self, head: RawResponseMessage, raw: bytes, name: str | None, sent: datetime) -> Reply:
         if head.code != 200:
             raise self._failure(head, raw)
         received = self.clock()
-        return Reply(
-            body=self.without_key(raw),
-            request_id=named[0],
-            sent_time=sent,
-            received_time=received,
-            headers=head.headers,
-        )
+        body = self.without_key(raw)
+        return Reply(body=body, request_id=name, sent_time=sent, received_time=received, headers=head.headers)
 
     async def _whole(self, head: RawResponseMessage, content: StreamReader) -> bytes:
         limit = self.max_body if head.code == 200 else _MAX_ERROR_BODY
         return _inflated(await _limited(content, head.code, limit), head, limit)
-
-    async def _connected(self, route: _Route, timeout_s: float) -> Connection:
-        # Well before the whole time is over, so that a connection nobody takes is known as a call that was not sent.
-        timeout = route.timeout
-        if timeout.sock_connect is None or timeout_s < 2 * timeout.sock_connect:
-            timeout = aiohttp.ClientTimeout(sock_connect=min(_CONNECT_S, timeout_s / 2))
-        connector = self._open()
-        try:
-            return await connector.connect(route.opening, [], timeout)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError from error
 
     def _mapped(self, error: Exception, timeout_s: float) -> TeacherError:
         # The order matters: TimeoutError is an OSError, and a connection's time-out is both a TimeoutError and unsent.
@@ -270,29 +255,28 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close the session's connections."""
-        if self._connector is not None:
-            await self._connector.close()
-            self._connector = None
+        if self._connections is not None:
+            await self._connections.aclose()
+            self._connections = None
             self._routes.clear()
             self._streamed.clear()
 
-    def _open(self) -> _Connector:
-        if self._connector is None:
-            # How many calls run at once is the caller's decision: a second limit here would hide waiting.
-            self._connector = _Connector(limit=0, **(_KEPT if self.keep_alive else _CLOSED))
-        return self._connector
+    def _open(self) -> Connections:
+        kept = self._connections
+        if kept is None or kept.loop is not asyncio.get_running_loop():
+            kept = self._connections = Connections(keep_s=_KEEP_S if self.keep_alive else 0.0)
+        return kept
 
     def _route(self, path: str) -> _Route:
         url = URL(self.base_url + path)
         opening = aiohttp.ClientRequest("POST", url, loop=asyncio.get_running_loop())
-        route = _Route(opening=opening, head=self._head(url), timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_S))
-        self._routes[path] = route
+        route = self._routes[path] = _Route(opening=opening, head=self._head(url))
         return route
 
     def _streaming_route(self, path: str) -> _Route:
         whole = self._routes.get(path) or self._route(path)
         head = self._head(URL(self.base_url + path), _STREAMED)
-        route = self._streamed[path] = _Route(opening=whole.opening, head=head, timeout=whole.timeout)
+        route = self._streamed[path] = _Route(opening=whole.opening, head=head)
         return route
 
     def _head(self, url: URL, accepted: Mapping[str, str] = _WHOLE) -> bytes:
@@ -368,21 +352,6 @@ class Transport:
         return (*self.hidden, *(() if self.secret is None else (self.secret,)))
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Hands out no connection on which something has arrived since its last answer.
-
-    aiohttp looks at that only when a connection is put back, not when it is taken: a second answer nobody asked for
-    would be read as the answer to the next question.
-    """
-
-    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
-        while (connection := await super()._get(key, traces)) is not None:
-            if connection.protocol is not None and not connection.protocol.should_close:
-                return connection
-            connection.close()
-        return None
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Route:
     """What is the same for every request to one path."""
@@ -390,7 +359,6 @@ class _Route:
     opening: aiohttp.ClientRequest
     """Says where to connect; it is never sent."""
     head: bytes = field(repr=False)
-    timeout: aiohttp.ClientTimeout
 
 
 async def _exchange(connection: Connection, request: bytes) -> tuple[RawResponseMessage, StreamReader]:

@@ -40,6 +40,9 @@ _LARGEST_ID: Final = 2**31 - 1
 
 _LONGEST_NAME: Final = 200
 
+_MORE: Final = ("refusal", "reasoning_content", "reasoning", "reasoning_details", "thinking_blocks", "tool_calls")
+"""What a message may say besides its text."""
+
 _HOURS: Final = re.compile(r"ttl_\d+h(_tokens)?")
 
 _FINISH: Final[dict[str, FinishReason]] = {
@@ -202,6 +205,17 @@ def _read_message(
     choice = mapping(given, "choice")
     finish = _finish_reason(choice)
     message = mapping(choice.get("message"), "message")
+    says_more = any(map(message.get, _MORE)) or message.get("function_call") is not None
+    if type(text := message.get("content")) is str and not says_more:  # most answers
+        return Completion(
+            text=text,
+            finish_reason=finish,
+            trace_kind="omitted" if whole["usage"].reasoning_tokens else None,
+            refusal=text if finish == "refusal" else None,
+            logprobs=_logprobs_of(choice, tokenizer),
+            choice_index=index,
+            **whole,
+        )
     reasoning, trace_kind, parts = _reasoning(message, dialect)
     if trace_kind is None and whole["usage"].reasoning_tokens:
         trace_kind = "omitted"
@@ -279,8 +293,6 @@ def _reasoning(message: dict[str, Any], dialect: Dialect) -> tuple[str | None, T
     """The trace, of which kind it is, and its parts as they came where they came in parts."""
     given = message.get("reasoning_content") or message.get("reasoning")
     details = message.get("reasoning_details") or message.get("thinking_blocks")
-    if not given and not details and type(message.get("content")) is str:  # most answers
-        return None, None, None
     trace = given if isinstance(given, str) else None
     parts = [part for part in details if isinstance(part, dict)] if isinstance(details, list) else []
     if not trace and not parts:
@@ -321,24 +333,33 @@ def usage_or_uncounted(value: Json, service_tier: str | None, read: Callable[[di
     try:
         return read(mapping(value, "usage"))
     except InvalidAnswer:
-        return Usage(input_tokens=0, output_tokens=0, service_tier=service_tier, counted=False)
+        return _uncounted(service_tier)
+
+
+def _uncounted(service_tier: str | None) -> Usage:
+    return Usage(input_tokens=0, output_tokens=0, service_tier=service_tier, counted=False)
 
 
 def _usage(value: Json, service_tier: str | None, dialect: Dialect) -> Usage:
     """The tokens of a call. What the server does not say at all is nought and not counted; what it says must fit."""
-    return usage_or_uncounted(value, service_tier, partial(_counted, service_tier=service_tier, dialect=dialect))
+    try:
+        return _counted(mapping(value, "usage"), service_tier, dialect)
+    except InvalidAnswer:
+        return _uncounted(service_tier)
 
 
 def _counted(usage: dict[str, Any], service_tier: str | None, dialect: Dialect) -> Usage:
     given, said = count_if_given(usage, "prompt_tokens"), count_if_given(usage, "completion_tokens")
-    answered = max(said or 0, _beyond_input(usage, given or 0))
+    answered = _answered(usage, given or 0, said or 0)
     into, out_of = _details(usage, "prompt_tokens_details"), _details(usage, "completion_tokens_details")
     cached = count_if_given(into, "cached_tokens") or 0
     written = count_if_given(into, "cache_write_tokens") or 0
     reasoning = count_if_given(out_of, "reasoning_tokens")
     lasting = lasting_writes(into)
-    output, counted = None if said is None else answered, given is not None and said is not None
-    check_usage(usage, given, output, cached=cached, written=written, lasting=lasting, reasoning=reasoning)
+    counted = given is not None and said is not None
+    if cached or written or lasting or reasoning:  # parts that are nought contradict no whole
+        output = None if said is None else answered
+        check_usage(usage, given, output, cached=cached, written=written, lasting=lasting, reasoning=reasoning)
     return Usage(
         input_tokens=given or 0,
         output_tokens=answered,
@@ -395,10 +416,10 @@ def count_if_given(usage: dict[str, Any], name: str) -> int | None:
     return None if number is None else count_of(usage, name)
 
 
-def _beyond_input(usage: dict[str, Any], given: int) -> int:
-    """Tokens the total holds besides the input: some leave thoughts out of completion_tokens, none out of the bill."""
+def _answered(usage: dict[str, Any], given: int, said: int) -> int:
+    """What the total holds besides the input, if it is more: some leave thoughts out of what they say was answered."""
     total = count_if_given(usage, "total_tokens") if given else None
-    return 0 if total is None else max(0, total - given)
+    return said if total is None or total - given < said else total - given
 
 
 def lasting_writes(details: dict[str, Any]) -> int:
@@ -412,7 +433,7 @@ def lasting_writes(details: dict[str, Any]) -> int:
 
 def _details(usage: dict[str, Any], group: str) -> dict[str, Any]:
     details = usage.get(group)
-    return {} if details is None else mapping(details, group)
+    return {} if details is None else details if type(details) is dict else mapping(details, group)
 
 
 def count_of(counts: dict[str, Any], name: str) -> int:
@@ -555,8 +576,8 @@ def text_or_none(reply: dict[str, Any], name: str) -> str | None:
 
 def name_or_none(reply: dict[str, Any], name: str) -> str | None:
     """A name fit for a record; what is no name, or would drive a terminal, is none."""
-    value = text_or_none(reply, name)
-    return value if value is not None and len(value) <= _LONGEST_NAME and value.isprintable() else None
+    value = reply.get(name)
+    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable() else None
 
 
 def _dumped(value: Json) -> bytes:

@@ -38,7 +38,7 @@ os.environ["CORPUSGEN_CACHE"] = "off"  # an answer from another run would not be
 from flow_samples import endpoint, write_task
 
 from corpusgen.corpus import Corpus
-from corpusgen.fanout import answers
+from corpusgen.fanout.stream import answers
 from corpusgen.prompting.prompts import prompts
 from corpusgen.stages.opening import open_run
 from corpusgen.stages.task import load_task

@@ -303,21 +303,23 @@ async def child(client: str, url: str, count: int, folder: Path) -> dict[str, fl
 
 async def overhead(url: str, folder: Path) -> dict[str, float]:
     """The 99th percentile of what a call takes beyond the server's latency, 1 000 in flight."""
-    from corpusgen import fanout, generate
+    from corpusgen import generate
     from corpusgen.corpus import Corpus
+    from corpusgen.fanout import stream
+    from corpusgen.fanout.asker import Asker
     from corpusgen.prompting.prompts import Prompt
     from corpusgen.records import Record
 
     took: list[float] = []
-    whole = fanout._answer
+    whole = stream._answer
 
-    async def timed(asker: fanout.Asker, prompt: Prompt) -> Record:
+    async def timed(asker: Asker, prompt: Prompt) -> Record | None:
         began = time.perf_counter()
         record = await whole(asker, prompt)
         took.append(time.perf_counter() - began - varied_s(int(prompt.item.input[3:11])))
         return record
 
-    fanout._answer = timed
+    stream._answer = timed
     write_task(folder / "0", url, range(10_000), 1_000)
     with Corpus.open(folder / "corpus") as corpus:
         async with generate(folder / "0" / "task.yaml", corpus) as records:

@@ -10,7 +10,8 @@ from pathlib import Path
 from flow_samples import endpoint, write_task
 
 from corpusgen.corpus import Corpus
-from corpusgen.fanout import Asker, answers
+from corpusgen.fanout.asker import Asker
+from corpusgen.fanout.stream import answers
 from corpusgen.prompting.prompts import Prompt, prompts
 from corpusgen.stages.committing import commit_records
 from corpusgen.stages.opening import open_run

@@ -11,11 +11,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from corpusgen import fanout
 from corpusgen.budget import ledger, rate
 from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import Intent, Ledger, Reservation
 from corpusgen.errors import CorpusgenError, TeacherError, TeacherTimeout
+from corpusgen.fanout import calling, stream
 from corpusgen.journal import Transaction
 from corpusgen.records import Request
 from corpusgen.store.answers import Answer, store_answer
@@ -116,7 +116,7 @@ def double_settle() -> AbstractContextManager[None]:
 
 def lost_answer() -> AbstractContextManager[None]:
     """Money is booked in one transaction, the answer in the next."""
-    sound_keep, sound_store = fanout._keep, store_answer
+    sound_keep, sound_store = calling._keep, store_answer
     waiting: dict[int, tuple[Request, Answer]] = {}
 
     def store_later(_: Transaction, request: Request, answer: Answer, call_id: int) -> None:
@@ -129,7 +129,7 @@ def lost_answer() -> AbstractContextManager[None]:
 
     @contextmanager
     def both() -> Iterator[None]:
-        with _patched(fanout, "_keep", keep), _patched(fanout, "store_answer", store_later):
+        with _patched(calling, "_keep", keep), _patched(calling, "store_answer", store_later):
             yield
 
     return both()
@@ -141,7 +141,7 @@ def overrun_claim() -> AbstractContextManager[None]:
     @contextmanager
     def neither() -> Iterator[None]:
         unseen = "select exists(select 1 from answers where request_key = ?), ? is null"
-        with _patched(fanout, "claim_on", lambda *_: None), _patched(fanout, "_NEEDLESS", unseen):
+        with _patched(calling, "claim_on", lambda *_: None), _patched(calling, "_NEEDLESS", unseen):
             yield
 
     return neither()
@@ -195,7 +195,7 @@ def rounding_down() -> AbstractContextManager[None]:
 
 def resume_skips_a_row() -> AbstractContextManager[None]:
     """A run that is taken up goes on behind the last row it knows, whatever is missing before it."""
-    sound = fanout._Stream._look_up
+    sound = stream._Stream._look_up
 
     async def look_up(self: Any) -> Any:
         ahead = [found async for found in sound(self)]
@@ -204,7 +204,7 @@ def resume_skips_a_row() -> AbstractContextManager[None]:
             if kept is not None or prompt.ordinal > last:
                 yield prompt, kept
 
-    return _patched(fanout._Stream, "_look_up", look_up)
+    return _patched(stream._Stream, "_look_up", look_up)
 
 
 @dataclass(frozen=True, kw_only=True)

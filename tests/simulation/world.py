@@ -21,7 +21,8 @@ from corpusgen.budget.amounts import UNITS
 from corpusgen.budget.ledger import Cap, Ledger, accept_overrun, balances
 from corpusgen.corpus import Corpus, microseconds
 from corpusgen.errors import BudgetExhausted, Interrupted, TeacherError
-from corpusgen.fanout import Asker, answers
+from corpusgen.fanout.asker import Asker
+from corpusgen.fanout.stream import answers
 from corpusgen.fields import Per
 from corpusgen.journal import Journal, Transaction
 from corpusgen.prompting.prompts import Prompt
