@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -62,6 +63,17 @@ async def converse(running: Served, token: str | None, *questions: str, tools: b
         got = await running.post("/v1/chat/completions", body | ({"tools": [_TOOL]} if tools else {}), token=token)
         assert got.status == 200, got.text
     await running.service.desk.commit()
+
+
+async def send_batch(running: Served, token: str | None, *questions: str) -> None:
+    """Have the mock teacher asked in a batch, and wait until it is over."""
+    turns = [[{"role": "user", "content": question}] for question in questions]
+    calls = [{"model": OPENAI, "max_tokens": 16, "messages": turn} for turn in turns]
+    requests = [{"custom_id": f"c{at}", "params": call} for at, call in enumerate(calls)]
+    got = await running.post("/v1/messages/batches", {"requests": requests}, token=token)
+    assert got.status == 200, got.text
+    while running.corpus.journal.query("select 1 from service_batches where ended_us is null"):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 os.environ.update(CORPUSGEN_CACHE="off", CORPUSGEN_TERMS="off", CORPUSGEN_TEACHERS="off")
 
 import own_key  # noqa: F401, E402 - for its effect
-from console_samples import TASKS, Watch, chromium, converse, log_in, looked_at, window  # noqa: E402
+from console_samples import TASKS, Watch, chromium, converse, log_in, looked_at, send_batch, window  # noqa: E402
 from PIL import Image, ImageColor  # noqa: E402
 from playwright._impl._api_structures import Clip  # noqa: E402
 from playwright.async_api import Browser, ViewportSize  # noqa: E402
@@ -48,6 +48,7 @@ def pages(running: Served) -> dict[str, str]:
     return {
         "overview": "",
         "runs": "/runs",
+        "batches": "/batches",
         "run": f"/runs/{run}",
         "coverage": f"/runs/{run}/coverage",
         "start": "/start",
@@ -138,6 +139,7 @@ async def main(out: Path) -> None:
             running.service.tokens.look_again()
             await converse(running, secret, *QUESTIONS)
             await converse(running, secret, "How deep is Lake Baikal?", tools=True)
+            await send_batch(running, secret, *QUESTIONS[:2], "How long is the longest lake?")
             taken = [
                 await shots(browser, running, secret, DESK, "light"),
                 await shots(browser, running, secret, DESK, "dark"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 import urllib.request
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from serve_samples import ANTHROPIC, OPENAI, USE, Answer, Child, Served, mock_child, served, served_by_child
 
 from corpusgen.corpus import Corpus
+from corpusgen.evaluate.report.wording import dollars
 from corpusgen.mock.server import Options, mock_teacher
 from corpusgen.serve.batch_lines import read_lines
 from corpusgen.serve.batch_work import AT_ONCE
@@ -234,6 +236,44 @@ async def test_anthropics_sync_client_cancels_lists_and_deletes(tmp_path: Path) 
         await asyncio.to_thread(work, one.url)
         assert one.bill["billed_microusd"] == 0
         assert sound(one)
+
+
+async def test_the_console_lists_a_users_batches_and_to_an_administrator_everybodys(tmp_path: Path) -> None:
+    async def shown(one: Served, query: str = "", **wish: Any) -> str:
+        secret = one.token(*wish.pop("scopes", ("read",)), **wish)
+        one.service.tokens.look_again()
+        got = await one.send("POST", "/console/login", data={"token": secret})
+        cookie = str(got.header("Set-Cookie")).partition(";")[0]
+        page = await one.send("GET", f"/console/batches{query}", headers={"Cookie": cookie})
+        assert page.status == 200
+        return re.sub(r"<[^>]*>", " ", page.text)
+
+    async with batched(tmp_path) as one:
+        ann = one.token("ask")
+        async with an_openai(one, ann) as client:
+            good, rows = await asked(client, lines_of([*questions(3), chat("x", oddity=1)]))
+            spoilt, _ = await asked(client, b'{"custom_id": "<b>", "method": "GET"}')
+        one.token("ask", user="bob", name="bob's")
+        cost = sum(row["corpusgen"]["cost_microusd"] for row in rows.values() if row["response"]["status_code"] == 200)
+        assert cost > 0
+        anns = await shown(one, name="ann's browser")
+        assert "3 of 4 answered, 1 failed" in anns
+        assert dollars(cost) in anns
+        assert "none asked: " in anns
+        assert "None yet" in await shown(one, user="bob", name="bob's browser")
+        everybodys = await shown(one, scopes=("admin",), user="root", name="root's")
+        assert all(name in everybodys for name in (good.id, spoilt.id, "  ann  "))
+        assert good.id in (older := await shown(one, f"?before={spoilt.id}", name="another browser"))
+        assert spoilt.id not in older
+
+
+async def test_what_became_of_lines_is_told_when_they_are_kept_no_more(tmp_path: Path) -> None:
+    async with batched(tmp_path) as one, an_openai(one) as client:
+        batch, _ = await asked(client, lines_of(questions(2)))
+        await one.corpus.journal.run(lambda transaction: transaction.execute("delete from service_lines").close())
+        counted = (await client.batches.retrieve(batch.id)).request_counts
+        assert counted is not None
+        assert (counted.total, counted.completed) == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from console_samples import (
     elements,
     log_in,
     looked_at,
+    send_batch,
     window,
 )
 from playwright.async_api import Browser, Page, expect
@@ -116,6 +117,7 @@ async def test_every_page_is_whole_on_a_phone_with_and_without_scripts(
     async with looked_at(tmp_path, trained=True) as running:
         watch, secret = Watch(origin=running.url), await _admin(running)
         await converse(running, secret, "What is a lagoon?", tools=True)
+        await send_batch(running, secret, "What is a fjord?", "What is a delta?")
         context, page = await window(browser, running, watch, viewport=PHONE, java_script_enabled=scripts)
         await log_in(page, secret)
         for path in _every_page(running.corpus):
@@ -133,7 +135,9 @@ def _every_page(corpus: Corpus) -> list[str]:
 
     run = first("select run_id from runs where task = 'kinds'")
     record = first("select lower(hex(record_id)) from records where dataset = 'traffic'")
-    plain = "/start /runs /records /datasets /students /budgets /tokens /audit /rights /query /about /rights/terms"
+    plain = (
+        "/start /runs /batches /records /datasets /students /budgets /tokens /audit /rights /query /about /rights/terms"
+    )
     return [
         "",
         *plain.split(),
@@ -234,6 +238,7 @@ async def test_every_page_has_names_for_what_it_holds(tmp_path: Path, browser: B
     async with looked_at(tmp_path, trained=True) as running:
         watch, secret = Watch(origin=running.url), await _admin(running)
         await converse(running, secret, "What is a lagoon?", tools=True)
+        await send_batch(running, secret, "What is a fjord?", "What is a delta?")
         context, page = await window(browser, running, watch)
         await log_in(page, secret)
         amiss = {}

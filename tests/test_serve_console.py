@@ -24,11 +24,12 @@ from corpusgen.serve.console.browsing import Found, Wanted, browse
 from corpusgen.serve.console.charts import Burn, budget_bars, burn_down
 from corpusgen.serve.console.forms import caps_in, see, whole_number
 from corpusgen.serve.console.messages import answer, sureness, tools, turns
-from corpusgen.serve.console.pages import CSP, shown
+from corpusgen.serve.console.pages import shown
 from corpusgen.serve.console.runs import steps
 from corpusgen.serve.console.styles import KINDS, address, colours, content
 from corpusgen.serve.console.table import operations
 from corpusgen.serve.console.watching import first_call_since, look
+from corpusgen.serve.statuses import CSP
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -180,6 +181,8 @@ async def test_every_page_forbids_what_it_does_not_need(tmp_path: Path) -> None:
                 assert got.header("X-Content-Type-Options") == "nosniff"
                 assert got.header("Cache-Control") == "no-store"
                 assert got.header("Referrer-Policy") == "same-origin"
+                assert got.header("Cross-Origin-Resource-Policy") == "same-origin"
+                assert got.header("Cross-Origin-Opener-Policy") == "same-origin"
 
 
 async def test_what_is_not_there_is_told_on_a_page(tmp_path: Path) -> None:

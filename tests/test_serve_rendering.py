@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from corpusgen.errors import InvalidAnswer
 from corpusgen.records import Completion, FinishReason, Json, TokenLogprobs, Usage
 from corpusgen.serve.calls import BadCall, Call, Wire, read_call
-from corpusgen.serve.rendering import count_tokens_body, probe_answer, rendered, written
+from corpusgen.serve.rendering import probe_answer, rendered, written
 from corpusgen.serve.replay import events_of
 
 USAGE = Usage(
@@ -270,7 +270,3 @@ def test_an_answer_written_anew_is_one_to_the_clients_streams_too() -> None:
     assert (choice.message.content, choice.finish_reason) == ("grey stones", "tool_calls")
     assert [item.type for item in items] == ["reasoning", "message", "function_call"]
     assert [block.type for block in content] == ["text", "tool_use"]
-
-
-def test_tokens_that_were_counted_are_told_as_anthropic_does() -> None:
-    assert count_tokens_body(7) == b'{"input_tokens":7}'

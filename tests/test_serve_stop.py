@@ -209,6 +209,22 @@ def test_a_service_may_hold_as_many_files_as_it_takes_connections(tmp_path: Path
         assert child.end() == 0
 
 
+def test_without_jinja2_there_is_no_console_and_it_is_said_how_to_have_one(tmp_path: Path) -> None:
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "jinja2.py").write_text("raise ModuleNotFoundError('no jinja2', name='jinja2')\n")
+    config = tmp_path / "service.yaml"
+    config.write_text(_config("http://127.0.0.1:9/v1"))
+    with served_by_child(tmp_path / "corpus", config=config, PYTHONPATH=str(tmp_path / "without")) as child:
+        assert child.told["console"] is None
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{child.url}/console", timeout=PATIENCE_S)
+        assert refused.value.code == 404
+        refused.value.close()
+        assert child.end() == 0
+    assert "pip install 'corpusgen-distill[serve]'" in child.log.read_text()
+    assert "/console\n" not in child.log.read_text()
+
+
 def test_two_services_over_one_corpus_share_its_answers(tmp_path: Path) -> None:
     with mock_child() as mock:
         config = tmp_path / "service.yaml"

@@ -274,3 +274,20 @@ def test_a_service_answers_with_its_student_and_asks_a_teacher_where_it_is_not_s
     assert asyncio.run(passed_on) == (200, "miss", 1)
     status, _, requests = asyncio.run(asked(offer(1.0, "")))
     assert (status, requests) == (400, 0)
+
+
+async def test_a_service_tells_what_its_students_have_done_and_why_one_answers_no_more(folder: Path) -> None:
+    student = the_student(folder).name
+    offer = f"students:\n  - {{name: kinds, student: {student}, threshold: 0.0}}\n"
+    async with mock_teacher(Options()) as mock, served(folder, mock=mock, config=service_yaml(mock, more=offer)) as one:
+        asked = {"model": "student/kinds", "messages": [{"role": "user", "content": "an oak behind the house"}]}
+        assert (await one.post("/v1/chat/completions", asked)).status == 200
+        (told,) = (await one.get("/api/v1/serving")).json["serving"]
+        assert (told["name"], told["student_id"], told["answered"], told["refused"]) == ("kinds", student, 1, None)
+        assert "1 call answered" in (await one.get(f"/console/students/{student}")).text
+        record = next(iter(read_records([next((folder / "corpus").glob("datasets/kinds-1/*.parquet"))])))
+        await asyncio.to_thread(erase, one.corpus, Selector(kind="record", values=(record.record_id,)), by="me")
+        one.service.desk.students._looked = 0  # type: ignore[union-attr] # a second later
+        (told,) = (await one.get("/api/v1/serving")).json["serving"]
+        assert "weights forget nothing" in told["refused"]
+        assert "weights forget nothing" in (await one.get(f"/console/students/{student}")).text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,7 +216,7 @@ def waivers(corpus_folder: Path, as_json: bool) -> None:
         emit({"waivers": found})
         return
     for one in found:
-        click.echo(harmless(f"{one['waiver_id']}: {_scope(one)}, {_state(one, today)}"))
+        click.echo(harmless(f"{one['waiver_id']}: {_scope(one)}, {_state(one)}"))
         click.echo(harmless(f"  granted by {one['granted_by']} on {one['granted']}: {one['reason']}"))
         for hangs in one["hangs"]:
             about = f"{hangs['stage']} of {hangs['subject']} as {hangs['role']}"
@@ -225,7 +225,7 @@ def waivers(corpus_folder: Path, as_json: bool) -> None:
         click.echo("no waivers")
 
 
-def _state(one: dict[str, Any], today: date) -> str:
+def _state(one: dict[str, Any]) -> str:
     if one["ended"]:
         return f"taken back {one['ended']}"
     if not one["in_force"]:

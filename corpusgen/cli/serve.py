@@ -34,6 +34,7 @@ Anthropic  ANTHROPIC_BASE_URL={anthropic_base_url}
 console    {console}
 Ctrl-C ends it: what is under way is finished and kept
 """
+_NO_CONSOLE = "none: jinja2 is not installed; for its pages, pip install 'corpusgen-distill[serve]' and start again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,10 +250,12 @@ async def _serve(
     with _signals() as signals, bound(place.host, place.port) as listener, catch_logging(log):
         parts = open_service(corpus, configured, tasks=tasks, at_once=at_once, grace_s=grace_s, spans=spans)
         async with parts as service:
-            app = make_app(service, every_operation(service), _settings(place, listener, log, spans))
+            operations = every_operation(service)
+            app = make_app(service, operations, _settings(place, listener, log, spans))
             limits = {"most": place.most, "most_of_one": place.most_of_one}
             async with listening(app, listener, tls=tls, **limits) as server:
-                _say_where(place, listener, as_json=as_json)
+                pages = any(operation.shape == "page" for operation in operations)
+                _say_where(place, listener, pages=pages, as_json=as_json)
                 by = await signals.first
                 log.say("stopping", signal=signal.Signals(by).name, grace_s=grace_s)
                 await finish(app, server, grace_s=grace_s, hurry=signals.second)
@@ -274,7 +277,7 @@ def _settings(place: Place, listener: socket.socket, log: Log, spans: Spans) -> 
     )
 
 
-def _say_where(place: Place, listener: socket.socket, *, as_json: bool) -> None:
+def _say_where(place: Place, listener: socket.socket, *, pages: bool, as_json: bool) -> None:
     import os
 
     host = f"[{place.host}]" if ":" in place.host else place.host
@@ -283,12 +286,12 @@ def _say_where(place: Place, listener: socket.socket, *, as_json: bool) -> None:
         "url": url,
         "openai_base_url": f"{url}/v1",
         "anthropic_base_url": url,
-        "console": f"{url}/console",
+        "console": f"{url}/console" if pages else None,
         "pid": os.getpid(),
     }
     if as_json:
         emit(found)
-    click.echo(_READY.format(**found), err=True, nl=False)
+    click.echo(_READY.format(**found | {"console": found["console"] or _NO_CONSOLE}), err=True, nl=False)
 
 
 class _Signals:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 from collections import Counter
@@ -53,8 +52,6 @@ HEADERS_S: Final = 15.0
 IDLE_S: Final = 75.0
 """How long a connection is kept that asks nothing more; proxies give up theirs after a minute."""
 LINGERING_S: Final = 1.0
-_log = logging.getLogger("corpusgen.serve")
-
 BACKLOG: Final = 4_096
 MOST_CONNECTIONS: Final = 4_096
 MOST_OF_ONE: Final = 256
@@ -93,7 +90,6 @@ def _pages() -> Iterable[Operation]:
     except ModuleNotFoundError as error:
         if error.name not in ("jinja2", "markupsafe"):
             raise
-        _log.warning("no console: install corpusgen-distill[serve]")
         return ()
 
 

@@ -249,9 +249,11 @@ def unfinished(journal: Journal) -> list[Batch]:
     return [_batch(row) for row in journal.query(sql)]
 
 
-def batches_of(journal: Journal, user: str | None, page: Page, *, messages: bool) -> tuple[list[Batch], bool]:
-    """A page of the batches of a user, or of everybody: Anthropic's or OpenAI's."""
-    more = "wire = 'messages'" if messages else "wire != 'messages'"
+def batches_of(
+    journal: Journal, user: str | None, page: Page, *, messages: bool | None = None
+) -> tuple[list[Batch], bool]:
+    """A page of the batches of a user, or of everybody: Anthropic's, OpenAI's or both; and whether there are more."""
+    more = "" if messages is None else "wire = 'messages'" if messages else "wire != 'messages'"
     rows, left = _page(journal, page, "service_batches", "service_batch_id", _BATCH, user, more, {})
     return [_batch(row) for row in rows], left
 
@@ -322,17 +324,36 @@ def finish_line(batch_id: str, line: Line, size: int) -> Operation[None]:
     return lambda transaction: transaction.execute(sql, values).close()
 
 
-def counts(journal: Journal, batch_id: str) -> dict[LineState, int]:
-    """How many lines are in which state."""
-    sql = "select state, count(*) from service_lines where service_batch_id = ? group by 1"
-    return dict(journal.query(sql, (batch_id,)))
+_COUNTS: Final = "select state, count(*) from service_lines where service_batch_id = ? group by 1"
+_COST: Final = (
+    "select coalesce(sum(json_extract(told, '$.cost_microusd')), 0) from service_lines"
+    " where service_batch_id = ? and state = 'answered'"
+)
+
+
+def counts(journal: Journal, batch: Batch) -> dict[LineState, int]:
+    """How many lines are in which state; of a batch that was worked on to its end, as it was then."""
+    noted: dict[LineState, int] | None = batch.facts.get("lines")
+    return dict(journal.query(_COUNTS, (batch.id,))) if noted is None else noted
+
+
+def cost(journal: Journal, batch: Batch) -> int:
+    """What its answers have cost so far, as their lines tell it."""
+    noted: int | None = batch.facts.get("cost_microusd")
+    return int(journal.query(_COST, (batch.id,))[0][0]) if noted is None else noted
 
 
 def finish(batch: Batch, to: State, output_id: str | None, error_id: str | None) -> Operation[bool]:
     """End a batch, with the files of its results where it has any."""
 
     def operation(transaction: Transaction) -> bool:
-        facts: dict[str, Json] = {"usage": _usage(transaction, batch.id), "finalizing_us": transaction.now_us}
+        facts: dict[str, Json] = {
+            "usage": _usage(transaction, batch.id),
+            "finalizing_us": transaction.now_us,
+            # Lines are forgotten in time, and reading many again for each list would take long.
+            "lines": dict(transaction.rows(_COUNTS, (batch.id,))),
+            "cost_microusd": transaction.rows(_COST, (batch.id,))[0][0],
+        }
         sizes = dict(
             transaction.rows(
                 "select state = 'answered', sum(size_bytes) from service_lines where service_batch_id = ? group by 1",

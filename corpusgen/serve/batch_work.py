@@ -255,7 +255,7 @@ class BatchWork:
     def _tell(self, job: Job) -> None:
         batch = job.batch
         told = {"batch": batch.id, "user": batch.user, "state": batch.state}
-        self.desk.bus.tell("batch", told | {"lines": dict(counts(self.journal, batch.id))})
+        self.desk.bus.tell("batch", told | {"lines": dict(counts(self.journal, batch))})
 
     # --- in batches ---------------------------------------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ async def _cancel(request: web.Request) -> web.Response:
 
 
 def _openai(request: web.Request, batch: Batch) -> dict[str, Json]:
-    return for_openai(batch, counts(request.app[SERVICE].corpus.journal, batch.id))
+    return for_openai(batch, counts(request.app[SERVICE].corpus.journal, batch))
 
 
 # --- Anthropic --------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def _anthropic(request: web.Request, batch: Batch) -> dict[str, Json]:
 
     corpus = request.app[SERVICE].corpus
     origin = f"{'https' if request.app[SETTINGS].secure else 'http'}://{request.host}"  # the gate knows this host
-    return for_anthropic(batch, counts(corpus.journal, batch.id), origin, microseconds(corpus.clock()))
+    return for_anthropic(batch, counts(corpus.journal, batch), origin, microseconds(corpus.clock()))
 
 
 # --- both -------------------------------------------------------------------------------------------------------------

@@ -137,11 +137,6 @@ class ServiceSpec(Part):
         for name in sorted(self.curate.model_fields_set - {"pii"}):
             yield ("curate", name), "is for tasks; of curate, a service takes pii"
 
-    @property
-    def teacher_names(self) -> tuple[str, ...]:
-        """What clients may write as model, students aside."""
-        return tuple(alias_of(one) for one in self.teachers)
-
 
 def alias_of(offer: Offer) -> str:
     """The name clients ask a teacher by."""

@@ -67,7 +67,6 @@ Begun = Callable[[tuple[str, ...], str], None]
 BEAT_S: Final = 1.0
 COMMIT_S: Final = 300.0
 """How often what waits becomes shards, where anything waits."""
-CATALOG_S: Final = 600.0
 MINUTE_S: Final = 60.0
 DAY_S: Final = 86_400
 AWAY_S: Final = 0.25
@@ -333,6 +332,14 @@ class Desk:
         """The students that answer here."""
         return [STUDENT + one.name for one in self.config.spec.students]
 
+    async def serving(self, caller: Caller) -> list[dict[str, Json]]:
+        """What each of them has done since the service began, and how far it has drifted, as ``caller`` is told it."""
+        if self.students is None:
+            return []
+        await self.students.look_again()
+        hidden = self.hidden_from(caller)
+        return [one | {"refused": one["refused"] and hidden.out_of(one["refused"])} for one in self.students.state()]
+
     async def _asked_of_teacher(self, at: int, call: Call, caller: Caller, wanted: Wanted, ears: Ears) -> Given:
         room = await self.room(at, wanted)
         with room:
@@ -543,7 +550,7 @@ class Desk:
         if known:
             self.count_hit(said.record_ids[0], wanted.user, cost, shared=said.adopted)
         else:
-            self._count_answer(room, said, caller, wanted)
+            self._count_answer(room, said, wanted)
         return Given(
             body=said.answer.body,
             completions=said.completions,
@@ -561,7 +568,7 @@ class Desk:
             room=room,
         )
 
-    def _count_answer(self, room: Room, said: Said, caller: Caller, wanted: Wanted) -> None:
+    def _count_answer(self, room: Room, said: Said, wanted: Wanted) -> None:
         answer, name = said.answer, room.asker.teacher.card.name
         self._new_records += len(said.record_ids)
         self.meter.add("corpusgen_answers_total", 1, "miss")
@@ -732,9 +739,6 @@ class Desk:
         await asyncio.to_thread(attest, self.corpus)
         for teacher in self._counters.values():
             await teacher.aclose()
-        closing = getattr(self.students, "aclose", None)
-        if closing is not None:
-            await closing()
         self._open.close()
 
     async def _beating(self) -> None:

@@ -191,8 +191,8 @@ def _told(request: web.Request, error: CorpusgenError) -> web.StreamResponse:
     if shape in ("openai", "anthropic") and not isinstance(error, Refused):
         from corpusgen.serve.refusals import refusal
 
-        return refusal(shape, error, hidden_from(request))
-    told = as_refused(error, hidden=hidden_from(request))
+        return refusal(shape, error, _hidden_from(request))
+    told = as_refused(error, hidden=_hidden_from(request))
     if told.status >= 500 and told.status != 503:
         request.app[SETTINGS].log.say(
             "failed", request_id=request[REQUEST_ID], kind=told.kind, message=masked_secrets(str(error))
@@ -200,7 +200,7 @@ def _told(request: web.Request, error: CorpusgenError) -> web.StreamResponse:
     return _page_of(request, told) if shape == "page" else refused(shape, told, request[REQUEST_ID])
 
 
-def hidden_from(request: web.Request) -> Hidden:
+def _hidden_from(request: web.Request) -> Hidden:
     """What errors do not tell whoever asks this."""
     service, caller = request.app[SERVICE], request.get(CALLER)
     hidden = service.desk.hidden_from(caller)

@@ -239,7 +239,7 @@ async def _streamed(request: web.Request, asking: Asking) -> web.StreamResponse:
         try:
             first = await ear.next(KEEP_ALIVE_S)
             if first is None and (asked.exception() is not None or not ear.heard):
-                return await _replayed(request, asking, await asked)
+                return _replayed(asking, await asked)
             headers = {
                 **_EVENTS,
                 **ear.told,
@@ -341,7 +341,7 @@ def _tells_of_error(event: bytes) -> bool:
     return False
 
 
-async def _replayed(request: web.Request, asking: Asking, given: Given) -> web.Response:
+def _replayed(asking: Asking, given: Given) -> web.Response:
     """A whole answer as the events a client reads, all at once."""
     body = b"".join(_events_of(asking, given))
     asking.remember(given, body, _EVENTS["Content-Type"])

@@ -76,7 +76,7 @@ def _said(status: int, word: str) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Everything that is counted, and the balances as of the last commit."""
+    """Everything that is counted, and the balances as they stand in the journal."""
     service = request.app[SERVICE]
     await asyncio.to_thread(_read_journal, service)  # a large corpus takes a moment to be counted
     return web.Response(body=service.meter.render().encode(), headers={"Content-Type": CONTENT_TYPE})

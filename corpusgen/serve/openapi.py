@@ -92,7 +92,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Json]:
         "paths": paths,
         "components": {
             "schemas": {**definitions, **_VENDORS},
-            "responses": {f"Error{status}": _error(status, told) for status, told in _ERRORS.items()},
+            "responses": {f"Error{status}": _error(told) for status, told in _ERRORS.items()},
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "bearerFormat": "cg_…"},
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -128,7 +128,7 @@ def _schemas(operations: Iterable[Operation]) -> tuple[Schemas, dict[str, Json]]
 
 def _operation(one: Operation, path: str, schemas: Schemas) -> dict[str, Json]:
     told: dict[str, Json] = {"operationId": _named(one, path), "summary": one.summary, "tags": [_tag(one)]}
-    parameters = [*_in_path(path), *_in_query(one, schemas)]
+    parameters = [*_in_path(path), *_in_query(one)]
     if parameters:
         told["parameters"] = parameters
     if (body := _body(one, schemas)) is not None:
@@ -152,7 +152,7 @@ def _in_path(path: str) -> Iterator[dict[str, Json]]:
         yield {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _in_query(one: Operation, schemas: Schemas) -> Iterator[dict[str, Json]]:
+def _in_query(one: Operation) -> Iterator[dict[str, Json]]:
     if one.query is None or one.shape != "api":
         return
     fields = one.query.model_json_schema(mode="validation", ref_template=_REFS)
@@ -222,7 +222,7 @@ def _vendor_error(one: Operation, status: int) -> dict[str, Json]:
     return {"description": told, "content": {"application/json": {"schema": schema}}}
 
 
-def _error(status: int, told: str) -> dict[str, Json]:
+def _error(told: str) -> dict[str, Json]:
     schema = {"$ref": "#/components/schemas/ErrorTold"}
     return {"description": told, "content": {"application/json": {"schema": schema}}}
 

@@ -44,8 +44,3 @@ def written(call: Call, completions: Sequence[Completion], *, created: int, name
 def probe_answer(call: Call) -> bytes:
     """What is said to a call that asks nothing: nothing, for nothing."""
     return written(call, [_NOTHING], created=0, name="nothing-was-asked")
-
-
-def count_tokens_body(tokens: int) -> bytes:
-    """The answer of Anthropic's ``count_tokens``."""
-    return orjson.dumps({"input_tokens": tokens})

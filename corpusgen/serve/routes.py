@@ -20,6 +20,11 @@ CALLER: web.RequestKey[Caller] = web.RequestKey("caller", Caller)
 """Who calls, put there by the gate before a handler runs."""
 
 
+def caller_of(request: web.Request) -> Caller:
+    """Who asks."""
+    return request[CALLER]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Operation:
     """One method at one path."""

@@ -439,7 +439,7 @@ class Runs:
         if asking.cancelled() or (isinstance(error, Interrupted) and before.cancelled_us is None):
             await self.corpus.journal.run(partial(_put_back, named=named))
         else:
-            state, facts = _became(before, error, None if error else asking.result())
+            state, facts = _became(error, None if error else asking.result())
             await self.corpus.journal.run(partial(_finish, named=named, state=state, facts=facts, run_id=run_id))
         if error is not None and not isinstance(error, CorpusgenError):
             _log.error("run %s failed", named, exc_info=error)
@@ -693,9 +693,7 @@ _STATES: Final[tuple[tuple[type[CorpusgenError], State], ...]] = (
 )
 
 
-def _became(
-    run: SubmittedRun, error: BaseException | None, result: Mapping[str, Json] | None
-) -> tuple[State, dict[str, Json]]:
+def _became(error: BaseException | None, result: Mapping[str, Json] | None) -> tuple[State, dict[str, Json]]:
     if error is None:
         return "complete", {"result": result, "reason": None}
     state: State = next((state for kind, state in _STATES if isinstance(error, kind)), "failed")

@@ -44,3 +44,8 @@ class Service:
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
+
+
+def service_of(request: web.Request) -> Service:
+    """The service a request is for."""
+    return request.app[SERVICE]

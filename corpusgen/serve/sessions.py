@@ -42,7 +42,7 @@ class Sessions:
         self._of: dict[str, Session] = {}
         self._csrf_key = os.urandom(32)
 
-    def begin(self, caller: Caller, response: web.StreamResponse, *, tls: bool = False) -> Session:
+    def begin(self, caller: Caller, response: web.StreamResponse) -> Session:
         """A session for whoever has shown a token, its cookie set with the response."""
         own = [name for name, one in self._of.items() if one.token_id == caller.token_id]
         for name in own[: max(0, len(own) + 1 - MOST_OF_ONE)]:
@@ -51,8 +51,9 @@ class Sessions:
             self._of.pop(next(iter(self._of)))
         key = secrets.token_urlsafe(32)
         session = self._of[_name(key)] = Session(key=key, token_id=caller.token_id, until=self._monotonic() + LASTS_S)
-        secure = tls or self._secure
-        response.set_cookie(COOKIE, key, max_age=LASTS_S, httponly=True, samesite="Strict", secure=secure, path="/")
+        response.set_cookie(
+            COOKIE, key, max_age=LASTS_S, httponly=True, samesite="Strict", secure=self._secure, path="/"
+        )
         return session
 
     def found(self, key: str) -> Session | None:

@@ -66,11 +66,11 @@ _ANTHROPIC: Final[Mapping[int, str]] = {
     503: "overloaded_error",
 }
 RETRY_AFTER_S: Final = "10"
-PAGE_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:;"
-    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Frame-Options": "DENY",
-}
+CSP: Final = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+PAGE_HEADERS: Final = {"Content-Security-Policy": CSP, "X-Frame-Options": "DENY"}
 
 
 class Refused(CorpusgenError):

@@ -237,7 +237,7 @@ class Students:
         one = self.serving.get(name)
         if one is None:
             raise UsageError(f"no student {name[:100]!r} here; there are: {', '.join(self.serving) or 'none'}")
-        await self._look_again()
+        await self.look_again()
         if one.refused is not None:
             raise PolicyRefused(f"student/{name} answers no more: {one.refused}")
         text = _text_of(call)
@@ -261,7 +261,7 @@ class Students:
         self._count(one, "answered")
         return _said(one, call, probabilities, round(self.corpus.clock().timestamp()))
 
-    async def _look_again(self) -> None:
+    async def look_again(self) -> None:
         """Refuse what another process has erased, revoked or withdrawn, within a second."""
         now = time.monotonic()
         if now - self._looked < LOOK_S:

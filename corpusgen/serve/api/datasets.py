@@ -16,13 +16,16 @@ from corpusgen.serve.api.models import (
     DatasetTold,
     DatasetWanted,
     DatasetWhole,
+    ServingsTold,
+    ServingTold,
     StudentsTold,
     StudentTold,
 )
-from corpusgen.serve.api.saying import aside, caller_of, said, service_of
+from corpusgen.serve.api.saying import aside, said
 from corpusgen.serve.callers import Caller
 from corpusgen.serve.reading import body_of
-from corpusgen.serve.routes import Operation
+from corpusgen.serve.routes import Operation, caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.serve.slowly import READING
 from corpusgen.serve.statuses import NoSuch
 from corpusgen.serve.submitted import Rules, Wanted, looked_at
@@ -165,6 +168,12 @@ async def show_student(request: web.Request) -> web.Response:
     return said(await aside(student, service_of(request).corpus, request.match_info["student"]))
 
 
+async def list_serving(request: web.Request) -> web.Response:
+    """Every student that answers here, with its counters."""
+    found = await service_of(request).desk.serving(caller_of(request))
+    return said(ServingsTold(serving=[ServingTold(**one) for one in found]))
+
+
 OPERATIONS: Final = (
     Operation(
         method="POST",
@@ -212,6 +221,15 @@ OPERATIONS: Final = (
         scope="read",
         summary="One student",
         answer=StudentTold,
+        tag="students",
+    ),
+    Operation(
+        method="GET",
+        path="/api/v1/serving",
+        handler=list_serving,
+        scope="read",
+        summary="Students that answer here as student/NAME: what they have answered and left, drift, anomalies",
+        answer=ServingsTold,
         tag="students",
     ),
 )

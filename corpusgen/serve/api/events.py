@@ -12,11 +12,11 @@ import orjson
 from aiohttp import web
 
 from corpusgen.serve.api.models import EventsQuery
-from corpusgen.serve.api.saying import caller_of, service_of
 from corpusgen.serve.callers import LOCAL
 from corpusgen.serve.reading import query_of
-from corpusgen.serve.routes import Handler, Operation
+from corpusgen.serve.routes import Handler, Operation, caller_of
 from corpusgen.serve.runs import OVER, told
+from corpusgen.serve.service import service_of
 from corpusgen.serve.statuses import Refused
 
 if TYPE_CHECKING:

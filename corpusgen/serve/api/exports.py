@@ -15,10 +15,11 @@ from aiohttp import web
 from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
 from corpusgen.serve.api.models import ExportWanted
-from corpusgen.serve.api.saying import aside, caller_of, service_of
+from corpusgen.serve.api.saying import aside
 from corpusgen.serve.callers import Caller
 from corpusgen.serve.reading import body_of
-from corpusgen.serve.routes import Operation
+from corpusgen.serve.routes import Operation, caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.serve.slowly import READING
 from corpusgen.serve.submitted import Rules, Wanted, read_wanted
 from corpusgen.stages.task import Task

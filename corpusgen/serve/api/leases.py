@@ -39,12 +39,12 @@ from corpusgen.serve.api.models import (
     LeaseWanted,
     OffersTold,
 )
-from corpusgen.serve.api.saying import aside, caller_of, said, service_of
+from corpusgen.serve.api.saying import aside, said
 from corpusgen.serve.callers import Caller
 from corpusgen.serve.claims import claim, release
 from corpusgen.serve.reading import body_of
-from corpusgen.serve.routes import Operation
-from corpusgen.serve.service import Service
+from corpusgen.serve.routes import Operation, caller_of
+from corpusgen.serve.service import Service, service_of
 from corpusgen.serve.statuses import NoSuch, Refused
 
 MOST_ANSWERS: Final = 32 << 20

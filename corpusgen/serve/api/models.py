@@ -63,10 +63,6 @@ class ErrorTold(Told):
     error: ErrorBody
 
 
-class NoQuery(Taken):
-    """An operation without query parameters."""
-
-
 # --- Runs ------------------------------------------------------------------------------------------------------------
 
 
@@ -489,7 +485,7 @@ class DatasetTold(Told):
 
 
 class DatasetsTold(Told):
-    """Datasets, the newest version first."""
+    """Versions of datasets, by name, the newest of each first."""
 
     datasets: list[DatasetTold]
 
@@ -552,6 +548,37 @@ class StudentsTold(Told):
     """Students, the newest first."""
 
     students: list[StudentTold]
+
+
+class ServingTold(Told):
+    """A student that answers here, and what it has done since the service began."""
+
+    name: str = Field(description="Clients write it after student/")
+    student_id: str
+    task: str | None
+    dataset: str | None
+    labels: list[str]
+    threshold: float = Field(description="How sure it must be to answer")
+    teacher: str | None = Field(description="Model that is asked where it is not")
+    answered: int
+    abstained: int
+    escalated: int = Field(description="Of those it abstained from, the ones its teacher was asked")
+    unfit: int = Field(description="Of those it abstained from, calls that no student can answer")
+    anomalies: int = Field(description="Inputs stranger than those it was trained on")
+    refused: str | None = Field(description="Why it answers no more")
+    drift: float | None = Field(description="Jensen-Shannon divergence of late answers, in bits; null for few inputs")
+    drift_threshold: float
+    drift_window: int
+    drift_inputs: int = Field(description="Inputs of late that drift is told from")
+    drifted: bool
+    anomaly_bound: float | None = Field(description="Share of unseen n-grams from which on an input is an anomaly")
+    measured_by: int = Field(description="Items of its dataset that drift is measured by")
+
+
+class ServingsTold(Told):
+    """Students that answer here as models."""
+
+    serving: list[ServingTold]
 
 
 # --- Rights ----------------------------------------------------------------------------------------------------------

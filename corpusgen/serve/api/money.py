@@ -10,9 +10,10 @@ from corpusgen.budget.leases import leased
 from corpusgen.budget.ledger import Balance, balances
 from corpusgen.corpus import Corpus
 from corpusgen.serve.api.models import BalanceTold, BudgetsTold, BudgetWanted, StatusTold
-from corpusgen.serve.api.saying import aside, caller_of, said, service_of
+from corpusgen.serve.api.saying import aside, said
 from corpusgen.serve.reading import body_of
-from corpusgen.serve.routes import Operation
+from corpusgen.serve.routes import Operation, caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.stages.budgeting import set_budget
 from corpusgen.stages.looking import corpus_status
 

@@ -11,9 +11,10 @@ from aiohttp import web
 from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
 from corpusgen.serve.api.models import QueryAsked, QueryTold, SchemaQuery, SchemaTold
-from corpusgen.serve.api.saying import aside, caller_of, said, service_of
+from corpusgen.serve.api.saying import aside, said
 from corpusgen.serve.reading import body_of, query_of
-from corpusgen.serve.routes import Operation
+from corpusgen.serve.routes import Operation, caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.serve.slowly import READING
 from corpusgen.serve.statuses import NoSuch
 

@@ -14,8 +14,9 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
 from corpusgen.records import Json
 from corpusgen.serve.api.models import RecordTold, StoryTold
-from corpusgen.serve.api.saying import caller_of, said, service_of
-from corpusgen.serve.routes import Operation
+from corpusgen.serve.api.saying import said
+from corpusgen.serve.routes import Operation, caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.serve.slowly import READING
 from corpusgen.serve.statuses import NoSuch
 

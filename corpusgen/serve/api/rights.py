@@ -31,9 +31,10 @@ from corpusgen.serve.api.models import (
     WaiverWanted,
 )
 from corpusgen.serve.api.records import plain
-from corpusgen.serve.api.saying import aside, caller_of, said, service_of
+from corpusgen.serve.api.saying import aside, said
 from corpusgen.serve.reading import body_of, query_of
-from corpusgen.serve.routes import Operation
+from corpusgen.serve.routes import Operation, caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.serve.slowly import READING
 from corpusgen.serve.statuses import NoSuch, Refused
 from corpusgen.stages.registering import listed, shown

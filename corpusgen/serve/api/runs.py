@@ -20,12 +20,12 @@ from corpusgen.serve.api.models import (
     TaskTold,
     TaskWanted,
 )
-from corpusgen.serve.api.saying import aside, caller_of, said, service_of
+from corpusgen.serve.api.saying import aside, said
 from corpusgen.serve.callers import Caller
 from corpusgen.serve.reading import body_of, query_of
-from corpusgen.serve.routes import Operation
+from corpusgen.serve.routes import Operation, caller_of
 from corpusgen.serve.runs import told
-from corpusgen.serve.service import Service
+from corpusgen.serve.service import Service, service_of
 from corpusgen.serve.slowly import PLANNING
 from corpusgen.serve.submitted import Wanted, looked_at
 

@@ -9,9 +9,10 @@ from aiohttp import web
 from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
 from corpusgen.serve.api.models import TokenMade, TokensTold, TokenTold, TokenWanted
-from corpusgen.serve.api.saying import aside, caller_of, said, service_of
+from corpusgen.serve.api.saying import aside, said
 from corpusgen.serve.reading import body_of
-from corpusgen.serve.routes import Operation
+from corpusgen.serve.routes import Operation, caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.serve.statuses import NoSuch
 from corpusgen.serve.tokens import Token, Wish, create, listed, revoke
 

@@ -11,9 +11,11 @@ from corpusgen.errors import UsageError
 from corpusgen.fields import Per
 from corpusgen.serve.callers import SCOPES
 from corpusgen.serve.console.aside import aside
-from corpusgen.serve.console.forms import caller_of, caps_in, fields_of, on, see, service_of, whole_number
+from corpusgen.serve.console.forms import caps_in, fields_of, on, see, whole_number
 from corpusgen.serve.console.money import PERIODS
 from corpusgen.serve.console.pages import page
+from corpusgen.serve.routes import caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.serve.tokens import MOST_DAYS, Wish, create, listed, revoke
 
 _FIELDS: Final = ("name", "user", "days", "task", "usd", "tokens", "requests", "per")

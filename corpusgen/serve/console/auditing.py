@@ -13,9 +13,9 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusgenError
 from corpusgen.provenance.questions import NOTICE, Parameter, Question, find_question, questions
 from corpusgen.serve.console.aside import aside, slowly
-from corpusgen.serve.console.forms import service_of
 from corpusgen.serve.console.pages import HEADERS, page
 from corpusgen.serve.reading import parameters_of
+from corpusgen.serve.service import service_of
 from corpusgen.serve.statuses import NoSuch, Refused
 from corpusgen.stages.registering import listed
 

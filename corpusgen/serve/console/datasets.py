@@ -17,8 +17,10 @@ from corpusgen.serve.callers import Caller
 from corpusgen.serve.console.aside import aside, slowly
 from corpusgen.serve.console.auditing import attachment
 from corpusgen.serve.console.charts import funnel
-from corpusgen.serve.console.forms import caller_of, fields_of, service_of
+from corpusgen.serve.console.forms import fields_of
 from corpusgen.serve.console.pages import page
+from corpusgen.serve.routes import caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.serve.statuses import NoSuch, Refused
 from corpusgen.serve.submitted import Rules, Wanted, read_wanted
 from corpusgen.stages.looking import rows_of

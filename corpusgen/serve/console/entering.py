@@ -10,11 +10,12 @@ from aiohttp import web
 
 from corpusgen.journal import JOURNAL_VERSION
 from corpusgen.records import SCHEMA_VERSION
-from corpusgen.serve.console.forms import fields_of, see, service_of
+from corpusgen.serve.console.forms import fields_of, see
 from corpusgen.serve.console.pages import THEME, THEMES, page
 from corpusgen.serve.gate import SETTINGS, failed_login
 from corpusgen.serve.reading import form_of
 from corpusgen.serve.routes import CALLER
+from corpusgen.serve.service import service_of
 from corpusgen.serve.sessions import COOKIE, SESSIONS
 
 _YEAR_S: Final = 365 * 24 * 3600

@@ -1,18 +1,15 @@
-"""What goes wrong, told as a page."""
+"""What goes wrong, told as a page; the gate calls it for whatever a page raises."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import wraps
 from typing import Final
 
 from aiohttp import web
 
-from corpusgen.errors import CorpusgenError
 from corpusgen.serve.console.pages import page
-from corpusgen.serve.gate import hidden_from
-from corpusgen.serve.routes import CALLER, Handler
-from corpusgen.serve.statuses import KINDS, Refused, as_refused
+from corpusgen.serve.routes import CALLER
+from corpusgen.serve.statuses import KINDS, Refused
 
 _TOLD: Final[Mapping[int, str]] = {
     400: "That cannot be done",
@@ -45,18 +42,3 @@ def error_page(request: web.Request, error: Refused) -> web.Response:
     )
     made.headers.update(error.headers)
     return made
-
-
-def told_as_page(handler: Handler) -> Handler:
-    """A handler whose refusals are pages."""
-
-    @wraps(handler)
-    async def answered(request: web.Request) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except CorpusgenError as error:
-            return error_page(request, as_refused(error, hidden=hidden_from(request)))
-        except web.HTTPNotFound:
-            return error_page(request, Refused(404, "There is no such page."))
-
-    return answered

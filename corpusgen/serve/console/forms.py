@@ -10,26 +10,13 @@ from aiohttp import web
 
 from corpusgen.errors import UsageError
 from corpusgen.fields import Unit, count, microusd
-from corpusgen.serve.callers import Caller
 from corpusgen.serve.reading import form_of
-from corpusgen.serve.routes import CALLER
-from corpusgen.serve.service import SERVICE, Service
 from corpusgen.serve.sessions import SESSIONS
 
 GUARD: Final = "guard"
 """The field of each form that holds its session's token."""
 FORM: Final = ("application/x-www-form-urlencoded",)
 _OURS: Final = re.compile(r"/console(?:/[A-Za-z0-9._~-]+){0,4}")
-
-
-def service_of(request: web.Request) -> Service:
-    """The service a request is for."""
-    return request.app[SERVICE]
-
-
-def caller_of(request: web.Request) -> Caller:
-    """Who asks."""
-    return request[CALLER]
 
 
 def guard_of(request: web.Request) -> str:

@@ -13,9 +13,11 @@ from corpusgen.fields import Per, Unit
 from corpusgen.serve.callers import Caller
 from corpusgen.serve.console.aside import aside
 from corpusgen.serve.console.charts import budget_bars
-from corpusgen.serve.console.forms import CAPS, caller_of, caps_in, fields_of, on, see, service_of
+from corpusgen.serve.console.forms import CAPS, caps_in, fields_of, on, see
 from corpusgen.serve.console.pages import page
 from corpusgen.serve.reading import parameters_of
+from corpusgen.serve.routes import caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.stages.budgeting import set_budget
 from corpusgen.stages.looking import budget_status
 

@@ -8,11 +8,10 @@ from aiohttp import web
 
 from corpusgen.serve.console.aside import aside
 from corpusgen.serve.console.charts import budget_bars, burn_down
-from corpusgen.serve.console.forms import service_of
 from corpusgen.serve.console.pages import HEADERS, page, rendered
 from corpusgen.serve.console.submissions import under_way
 from corpusgen.serve.console.watching import look
-from corpusgen.serve.service import Service
+from corpusgen.serve.service import Service, service_of
 
 
 async def overview(request: web.Request) -> web.StreamResponse:

@@ -17,20 +17,10 @@ from corpusgen.corpus import moment
 from corpusgen.evaluate.report import wording
 from corpusgen.serve.callers import Caller, Scope
 from corpusgen.serve.routes import CALLER
+from corpusgen.serve.statuses import CSP
 
-CSP: Final = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self';"
-    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-HEADERS: Final[Mapping[str, str]] = {
-    "Content-Security-Policy": CSP,
-    "X-Content-Type-Options": "nosniff",
-    # Not "no-referrer": a browser would then send forms with the Origin "null", which the gate refuses.
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+HEADERS: Final[Mapping[str, str]] = {"Content-Security-Policy": CSP, "Cross-Origin-Opener-Policy": "same-origin"}
+"""What pages, their files and what is taken away from them say beside what the gate has every answer say."""
 THEMES: Final = ("light", "dark")
 THEME: Final = "corpusgen_theme"
 """The cookie that says which theme was chosen; without it the browser's own counts."""
@@ -49,6 +39,7 @@ class Place:
 MENU: Final = (
     Place(path="/console", name="Overview", scope="read"),
     Place(path="/console/runs", name="Runs", scope="read"),
+    Place(path="/console/batches", name="Batches", scope="read"),
     Place(path="/console/records", name="Records", scope="read"),
     Place(path="/console/datasets", name="Datasets", scope="read"),
     Place(path="/console/students", name="Students", scope="read"),

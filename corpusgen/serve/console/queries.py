@@ -10,8 +10,10 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import QueryError
 from corpusgen.serve.console.aside import aside, slowly
 from corpusgen.serve.console.auditing import KINDS, attachment
-from corpusgen.serve.console.forms import caller_of, fields_of, service_of
+from corpusgen.serve.console.forms import fields_of
 from corpusgen.serve.console.pages import page
+from corpusgen.serve.routes import caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.stages.guide_words import EXAMPLES
 
 if TYPE_CHECKING:

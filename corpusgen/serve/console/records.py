@@ -11,10 +11,11 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
 from corpusgen.serve.console import browsing
 from corpusgen.serve.console.aside import aside, slowly
-from corpusgen.serve.console.forms import on, service_of
+from corpusgen.serve.console.forms import on
 from corpusgen.serve.console.messages import answer, sureness, tools, turns
 from corpusgen.serve.console.pages import page
 from corpusgen.serve.reading import parameters_of
+from corpusgen.serve.service import service_of
 from corpusgen.stages.looking import teachers_seen
 
 SPLITS: Final = ("train", "validation", "gold")

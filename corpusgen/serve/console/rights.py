@@ -17,9 +17,11 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusgenError, UsageError
 from corpusgen.provenance.policy import RULES
 from corpusgen.serve.console.aside import aside, slowly
-from corpusgen.serve.console.forms import GUARD, caller_of, fields_of, see, service_of
+from corpusgen.serve.console.forms import GUARD, fields_of, see
 from corpusgen.serve.console.pages import page
 from corpusgen.serve.reading import bytes_of, parameters_of
+from corpusgen.serve.routes import caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.serve.sessions import SESSIONS
 from corpusgen.serve.statuses import NoSuch, Refused
 from corpusgen.serve.submitted import Wanted, read_wanted

@@ -14,13 +14,14 @@ from corpusgen.errors import CorpusgenError
 from corpusgen.evaluate.report.facts import FunnelStep, Loss
 from corpusgen.serve.console.aside import aside, slowly
 from corpusgen.serve.console.charts import budget_bars, coverage_map, funnel
-from corpusgen.serve.console.forms import caller_of, fields_of, see, service_of
+from corpusgen.serve.console.forms import fields_of, see
 from corpusgen.serve.console.overview import fragment
 from corpusgen.serve.console.pages import HEADERS, page
 from corpusgen.serve.console.submissions import of_run, under_way
 from corpusgen.serve.reading import parameters_of
+from corpusgen.serve.routes import caller_of
 from corpusgen.serve.runs import OVER, SubmittedRun
-from corpusgen.serve.service import Service
+from corpusgen.serve.service import Service, service_of
 from corpusgen.serve.statuses import NoSuch
 from corpusgen.serve.submitted import Rules, tasks_in
 from corpusgen.stages.looking import STAGE, budget_status

@@ -10,9 +10,11 @@ from aiohttp import web
 from corpusgen.errors import CorpusgenError
 from corpusgen.fields import Unit
 from corpusgen.serve.console.aside import aside
-from corpusgen.serve.console.forms import caller_of, caps_in, fields_of, see, service_of, whole_number
+from corpusgen.serve.console.forms import caps_in, fields_of, see, whole_number
 from corpusgen.serve.console.pages import page
 from corpusgen.serve.reading import parameters_of
+from corpusgen.serve.routes import caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.serve.submitted import Wanted
 
 MOST_ITEMS: Final = 10_000_000

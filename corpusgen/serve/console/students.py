@@ -10,9 +10,10 @@ from aiohttp import web
 
 from corpusgen.corpus import Corpus
 from corpusgen.serve.console.aside import aside
-from corpusgen.serve.console.forms import service_of
 from corpusgen.serve.console.pages import page
 from corpusgen.serve.console.runs import report_of
+from corpusgen.serve.routes import caller_of
+from corpusgen.serve.service import service_of
 from corpusgen.serve.statuses import NoSuch
 from corpusgen.stages.evaluations import evaluation_of
 
@@ -49,7 +50,9 @@ async def student(request: web.Request) -> web.StreamResponse:
     if not rows:
         raise NoSuch("there is no such student")
     releases = await aside(_releases, corpus, named)
-    return page(request, "student.html", student=_student(corpus, rows[0]), releases=releases)
+    every = await service_of(request).desk.serving(caller_of(request))
+    serving = [one for one in every if one["student_id"] == named]
+    return page(request, "student.html", student=_student(corpus, rows[0]), releases=releases, serving=serving)
 
 
 def _releases(corpus: Corpus, student_id: str) -> list[Mapping[str, Any]]:

@@ -12,6 +12,7 @@ from corpusgen.serve.callers import Scope
 from corpusgen.serve.console import (
     access,
     auditing,
+    batches,
     datasets,
     entering,
     money,
@@ -24,7 +25,6 @@ from corpusgen.serve.console import (
     students,
     styles,
 )
-from corpusgen.serve.console.errors import told_as_page
 from corpusgen.serve.console.forms import FORM
 from corpusgen.serve.routes import Handler, Operation
 
@@ -36,6 +36,7 @@ def _query(name: str, *fields: str) -> type[BaseModel]:
 
 
 _RUNS: Final = _query("RunsQuery", "before")
+_BATCHES: Final = _query("BatchesQuery", "before")
 _PLAN: Final = _query("PlanQuery", "task", "usd", "tokens", "requests", "limit")
 _RECORDS: Final = _query(
     "RecordsQuery", "record", "task", "split", "teacher", "user", "text", "reasoning", "tools", "from"
@@ -58,7 +59,7 @@ def _page(
     return Operation(
         method="GET",
         path=f"/console{path}",
-        handler=told_as_page(handler),
+        handler=handler,
         scope=scope,
         summary=summary,
         shape="page",
@@ -81,7 +82,7 @@ def _form(
     return Operation(
         method="POST",
         path=f"/console{path}",
-        handler=told_as_page(handler),
+        handler=handler,
         scope=scope,
         summary=summary,
         shape="page",
@@ -109,6 +110,7 @@ def _reading() -> Iterator[Operation]:
     yield _page("/runs/{run}/live", runs.live, "The part of it that changes")
     yield _page("/runs/{run}/coverage", runs.cover, "What a run's questions cover")
     yield _page("/runs/{run}/report", runs.report, "A run's report")
+    yield _page("/batches", batches.batches, "Batches of callers", query=_BATCHES)
     yield _page("/start", starting.choose, "Tasks to start", "ask")
     yield _page("/start/plan", starting.plan, "What a run would cost", "ask", _PLAN)
     yield _page("/records", records.browser, "Records", query=_RECORDS)
