@@ -34,7 +34,7 @@ from corpusgen.stages.writing import Texts, ask_for_texts, new_items, pool_items
 from corpusgen.store.manifest import read_manifest
 
 if TYPE_CHECKING:  # an answered run is over before these and their libraries could be read
-    from corpusgen.stages.at_service_wire import Address
+    from corpusgen.stages.at_service.wire import Address
     from corpusgen.stages.evaluating import Evaluated
     from corpusgen.stages.judging import Judged
     from corpusgen.stages.outcome import Outcome

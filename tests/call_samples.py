@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from corpusgen.mock.answer import DIALECT_OF, answer_to
 from corpusgen.mock.plan import KINDS
 from corpusgen.records import Completion, Json, Reply, Request
-from corpusgen.serve.calls import Call, Wire, read_call
-from corpusgen.serve.translating import request_of_call
+from corpusgen.serve.wires.calls import Call, Wire, read_call
+from corpusgen.serve.wires.translating import request_of_call
 from corpusgen.teachers.reading import body_of, read_choices
 from corpusgen.teachers.teacher import Capabilities, TeacherCard
 

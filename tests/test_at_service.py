@@ -26,8 +26,8 @@ from corpusgen.mock.server import MockTeacher, Options, mock_teacher
 from corpusgen.pipeline import run_task
 from corpusgen.records import Json
 from corpusgen.serve.tokens import revoke
-from corpusgen.stages import at_service
-from corpusgen.stages.at_service_wire import Address, address
+from corpusgen.stages.at_service import running as at_service
+from corpusgen.stages.at_service.wire import Address, address
 from corpusgen.stages.budgeting import set_budget
 from corpusgen.stages.opening import Run
 from corpusgen.stages.planning import plan

@@ -25,9 +25,9 @@ from serve_samples import ANTHROPIC, OPENAI, USE, Answer, Child, Served, mock_ch
 from corpusgen.corpus import Corpus
 from corpusgen.evaluate.report.wording import dollars
 from corpusgen.mock.server import Options, mock_teacher
-from corpusgen.serve.batch_lines import read_lines
-from corpusgen.serve.batch_work import AT_ONCE
-from corpusgen.serve.file_form import file_name, form_in
+from corpusgen.serve.batches.file_form import file_name, form_in
+from corpusgen.serve.batches.lines import read_lines
+from corpusgen.serve.batches.work import AT_ONCE
 from corpusgen.serve.statuses import Refused
 from corpusgen.stages.erasing import erase
 from corpusgen.stages.reaching import Selector

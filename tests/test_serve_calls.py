@@ -34,8 +34,8 @@ from corpusgen.errors import RequestRefused
 from corpusgen.mock.answer import DIALECT_OF, answer_to
 from corpusgen.mock.question import NotARequest
 from corpusgen.records import Json, Message, Request
-from corpusgen.serve.calls import KNOWN, BadCall, Call, Wire, read_call
-from corpusgen.serve.translating import in_wire
+from corpusgen.serve.wires.calls import KNOWN, BadCall, Call, Wire, read_call
+from corpusgen.serve.wires.translating import in_wire
 from corpusgen.teachers.reading import body_of
 
 

@@ -12,10 +12,10 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import SpecError
 from corpusgen.serve.bus import Bus
 from corpusgen.serve.callers import LOCAL
-from corpusgen.serve.calls import read_call
 from corpusgen.serve.config import EXAMPLE, ServiceSpec, by_name, config_of, load_config
 from corpusgen.serve.desk import Desk, Wanted
 from corpusgen.serve.meter import Meter
+from corpusgen.serve.wires.calls import read_call
 
 USE = {"student_distribution": "internal", "student_competes": "no", "commercial": False}
 

@@ -18,13 +18,13 @@ from corpusgen.corpus import Corpus
 from corpusgen.mock.server import Options, mock_teacher
 from corpusgen.serve.bus import Bus
 from corpusgen.serve.callers import LOCAL, Caller
-from corpusgen.serve.calls import read_call
 from corpusgen.serve.config import load_config
 from corpusgen.serve.desk import Desk, Wanted
 from corpusgen.serve.gateway import wanted_of
 from corpusgen.serve.meter import Meter
 from corpusgen.serve.refusals import Contradicted, Stopping
 from corpusgen.serve.tokens import Wish, create
+from corpusgen.serve.wires.calls import read_call
 from corpusgen.stages.erasing import erase
 from corpusgen.stages.reaching import Selector
 from corpusgen.stages.verifying import verify

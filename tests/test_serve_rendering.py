@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from corpusgen.errors import InvalidAnswer
 from corpusgen.records import Completion, FinishReason, Json, TokenLogprobs, Usage
-from corpusgen.serve.calls import BadCall, Call, Wire, read_call
-from corpusgen.serve.rendering import probe_answer, rendered, written
-from corpusgen.serve.replay import events_of
+from corpusgen.serve.wires.calls import BadCall, Call, Wire, read_call
+from corpusgen.serve.wires.rendering import probe_answer, rendered, written
+from corpusgen.serve.wires.replay import events_of
 
 USAGE = Usage(
     input_tokens=100,

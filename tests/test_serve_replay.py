@@ -22,7 +22,7 @@ from teacher_samples import request, server
 
 from corpusgen.errors import InvalidAnswer
 from corpusgen.records import Reply
-from corpusgen.serve.replay import events_of
+from corpusgen.serve.wires.replay import events_of
 from corpusgen.teachers.reading import read_choices
 
 ASKED: dict[str, Any] = {"model": "m-1", "messages": [{"role": "user", "content": "a swan"}]}

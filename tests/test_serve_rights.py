@@ -23,8 +23,8 @@ from corpusgen.mock.server import Options, mock_teacher
 from corpusgen.prompting.prompts import Item, Prompt
 from corpusgen.records import Message, Request
 from corpusgen.screen import withheld
-from corpusgen.serve.asked import BadCall
-from corpusgen.serve.masking import masked_request
+from corpusgen.serve.wires.asked import BadCall
+from corpusgen.serve.wires.masking import masked_request
 from corpusgen.stages.erasing import erase
 from corpusgen.stages.erasures import Tombstones
 from corpusgen.stages.reaching import Selector

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from call_samples import CARD, MADE
 
-from corpusgen.serve.calls import BadCall, Wire, read_call
-from corpusgen.serve.translating import request_of_call
+from corpusgen.serve.wires.calls import BadCall, Wire, read_call
+from corpusgen.serve.wires.translating import request_of_call
 
 EVIL = {"type": "object", "properties": {"x": {"type": "string", "pattern": "(?=a)^(a|aa|a?)+$"}}}
 

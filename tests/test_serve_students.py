@@ -18,10 +18,10 @@ from task_samples import write_label_task
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, CorpusgenError, PolicyRefused, SealRefused, UsageError
 from corpusgen.mock.server import Options, mock_teacher
-from corpusgen.serve.calls import Call, read_call
 from corpusgen.serve.config import load_config
 from corpusgen.serve.meter import Meter
 from corpusgen.serve.students import FEWEST, Students, divergence, frame_of
+from corpusgen.serve.wires.calls import Call, read_call
 from corpusgen.stages.erasing import erase
 from corpusgen.stages.reaching import Selector
 from corpusgen.store.shards import read_records

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusgen.records import Json, Request
-from corpusgen.serve.calls import BadCall, Wire, read_call
-from corpusgen.serve.from_messages import chat_of_messages
-from corpusgen.serve.left_out import left_out
-from corpusgen.serve.translating import in_wire, request_of_call
+from corpusgen.serve.wires.calls import BadCall, Wire, read_call
+from corpusgen.serve.wires.from_messages import chat_of_messages
+from corpusgen.serve.wires.left_out import left_out
+from corpusgen.serve.wires.translating import in_wire, request_of_call
 from corpusgen.teachers.reading import body_of
 
 

@@ -15,7 +15,7 @@ from stream_samples import ANSWERS, CALLS, CHATS, MESSAGES, RESPONSES, chat, mes
 
 from corpusgen.errors import InvalidAnswer
 from corpusgen.records import Api
-from corpusgen.serve.replay import events_of
+from corpusgen.serve.wires.replay import events_of
 from corpusgen.teachers.chunks import event_of, few_words
 from corpusgen.teachers.streams import Fold, Splitter, name_and_data, streamed_body
 

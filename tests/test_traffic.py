@@ -21,11 +21,11 @@ from traffic_samples import BEGIN, PLANTED, Planted, log_line, planted, record, 
 from corpusgen.corpus import Corpus
 from corpusgen.journal import Transaction
 from corpusgen.stages.task import load_task
-from corpusgen.stages.traffic import Traffic, of_logs, teacher_of
-from corpusgen.stages.traffic_clusters import COUNTED, Repeats, learn_clusters
-from corpusgen.stages.traffic_ranking import WEIGHTS, WHY, Ranked, keys_of, normal
-from corpusgen.stages.traffic_reading import Heard, Log, Window
-from corpusgen.stages.traffic_templates import common_heads, common_tail, cut, words_of
+from corpusgen.stages.traffic.clusters import COUNTED, Repeats, learn_clusters
+from corpusgen.stages.traffic.finding import Traffic, of_logs, teacher_of
+from corpusgen.stages.traffic.ranking import WEIGHTS, WHY, Ranked, keys_of, normal
+from corpusgen.stages.traffic.reading import Heard, Log, Window
+from corpusgen.stages.traffic.templates import common_heads, common_tail, cut, words_of
 
 TODAY = date(2026, 11, 22)
 

@@ -24,7 +24,7 @@ from corpusgen.errors import (
     TeacherTimeout,
 )
 from corpusgen.mock.server import Options, mock_teacher
-from corpusgen.serve.replay import events_of
+from corpusgen.serve.wires.replay import events_of
 from corpusgen.teachers.anthropic import connect as connect_anthropic
 from corpusgen.teachers.embedded import MODELS, find_weights, runtime_installed
 from corpusgen.teachers.embedded import connect as connect_embedded

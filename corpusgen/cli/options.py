@@ -16,7 +16,7 @@ from corpusgen.errors import UsageError
 if TYPE_CHECKING:
     from corpusgen.corpus import Corpus
     from corpusgen.fields import Unit
-    from corpusgen.stages.at_service_wire import Address
+    from corpusgen.stages.at_service.wire import Address
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,7 +54,7 @@ def service_at(url: str | None) -> Address | None:
     """The service of ``--service``. Raises UsageError for an address or a token that will not do."""
     if url is None:
         return None
-    from corpusgen.stages.at_service_wire import address
+    from corpusgen.stages.at_service.wire import address
 
     return address(url)
 

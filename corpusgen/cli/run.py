@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from corpusgen.corpus import Corpus
     from corpusgen.fields import Unit
     from corpusgen.records import Json
-    from corpusgen.stages.at_service_wire import Address
+    from corpusgen.stages.at_service.wire import Address
     from corpusgen.stages.opening import Run
     from corpusgen.stages.planning import Plan, SplitPlan, TeacherPlan
     from corpusgen.stages.task import Task

@@ -25,10 +25,10 @@ from corpusgen.errors import UsageError
 
 if TYPE_CHECKING:
     from corpusgen.corpus import Corpus
-    from corpusgen.stages.traffic import Right, Traffic
-    from corpusgen.stages.traffic_ranking import Ranked
-    from corpusgen.stages.traffic_reading import Window
-    from corpusgen.stages.traffic_specs import Written
+    from corpusgen.stages.traffic.finding import Right, Traffic
+    from corpusgen.stages.traffic.ranking import Ranked
+    from corpusgen.stages.traffic.reading import Window
+    from corpusgen.stages.traffic.specs import Written
 
 SHOWN: Final = 15
 """Clusters of the table; --all shows the others."""
@@ -107,8 +107,8 @@ def _tell(
     every: bool,
     as_json: bool,
 ) -> None:
-    from corpusgen.stages.traffic import in_order, of_logs, of_recorded, write_tasks
-    from corpusgen.stages.traffic_reading import Log
+    from corpusgen.stages.traffic.finding import in_order, of_logs, of_recorded, write_tasks
+    from corpusgen.stages.traffic.reading import Log
 
     if corpus is not None and not logs:
         found = of_recorded(corpus, window)
@@ -130,7 +130,7 @@ def _tell(
 
 
 def _window(since: str | None, until: str | None, task: str | None, user: str | None, now: datetime) -> Window:
-    from corpusgen.stages.traffic_reading import Window
+    from corpusgen.stages.traffic.reading import Window
 
     begin, end = _instant(since, now, "--since"), _instant(until, now, "--until")
     if begin is not None and end is not None and begin >= end:
@@ -155,7 +155,7 @@ def _instant(text: str | None, now: datetime, option: str) -> int | None:
 
 
 def _lines(found: Traffic, *, every: bool) -> Iterator[str]:
-    from corpusgen.stages.traffic import NOTICE, assumptions
+    from corpusgen.stages.traffic.finding import NOTICE, assumptions
 
     spent = f"{counted(found.calls, 'call')} in {found.days:,.1f} days, {money(found.microusd)}"
     cached = f", {counted(found.hits, 'more answer')} from the cache" if found.hits else ""
@@ -184,8 +184,8 @@ def _of_bad(found: Traffic) -> Iterator[str]:
 
 
 def _of_cluster(one: Ranked, rights: tuple[Right, ...]) -> Iterator[str]:
-    from corpusgen.stages.traffic import shown_prompt
-    from corpusgen.stages.traffic_ranking import share
+    from corpusgen.stages.traffic.finding import shown_prompt
+    from corpusgen.stages.traffic.ranking import share
 
     tally, month = one.tally, one.monthly
     yield f"CLUSTER {one.number} ({tally.cluster.kind})  {shorten(shown_prompt(one), 110, placeholder=' …')}"

@@ -75,8 +75,9 @@ def make_app(service: Service, operations: Iterable[Operation], settings: GateSe
 
 def every_operation(service: Service) -> list[Operation]:
     """Everything the service answers to; without jinja2 there are no pages."""
-    from corpusgen.serve import batches, gateway, health
+    from corpusgen.serve import gateway, health
     from corpusgen.serve.api import operations as of_api
+    from corpusgen.serve.batches import operations as batches
 
     of_gateway = [*gateway.operations(service), *batches.operations(service)]
     return [*health.operations(), *of_gateway, *of_api.operations(), *_pages()]
@@ -371,7 +372,7 @@ async def open_service(
 ) -> AsyncIterator[Service]:
     """The parts of a service over a corpus, closed at the end: what is under way has the grace to end, and is kept."""
     # Both bring half of the package, and whoever only writes a token needs neither.
-    from corpusgen.serve.batch_work import BatchWork
+    from corpusgen.serve.batches.work import BatchWork
     from corpusgen.serve.desk import Desk
     from corpusgen.serve.runs import Runs
 

@@ -39,7 +39,6 @@ from corpusgen.provenance.policy import Decision
 from corpusgen.records import Api, Completion, Json, Request
 from corpusgen.serve.bus import Bus
 from corpusgen.serve.callers import Caller
-from corpusgen.serve.calls import Call
 from corpusgen.serve.config import STUDENT, Configured, Offer, alias_of, by_name
 from corpusgen.serve.memory import Memory, Remembered
 from corpusgen.serve.meter import Meter
@@ -48,6 +47,7 @@ from corpusgen.serve.refusals import Busy, Erased, Stopping
 from corpusgen.serve.rooms import SCOPE, Room, RoomKey, Rooms, use_text
 from corpusgen.serve.spans import Spans
 from corpusgen.serve.statuses import Hidden
+from corpusgen.serve.wires.calls import Call
 from corpusgen.stages.attesting import attest
 from corpusgen.stages.cataloguing import refresh_catalog
 from corpusgen.stages.committing import commit_records
@@ -390,7 +390,7 @@ class Desk:
 
     def request_for(self, room: Room, call: Call, wanted: Wanted) -> Request:
         """What is asked of the room's teacher. Raises BadCall or UnsupportedParameter for what it cannot do."""
-        from corpusgen.serve.translating import request_of_call
+        from corpusgen.serve.wires.translating import request_of_call
 
         teacher, spec = room.asker.teacher, room.run.task.teacher
         card = teacher.card
@@ -404,7 +404,7 @@ class Desk:
     def fit_to_send(self, room: Room, request: Request, wanted: Wanted) -> Request:
         """The request with what the configuration wants masked. Raises Withheld, and Erased for what was erased."""
         if (treat := room.run.task.prompter.treat) is not None:
-            from corpusgen.serve.masking import masked_request
+            from corpusgen.serve.wires.masking import masked_request
 
             request = masked_request(request, treat)
         if room.tombstones and room.tombstones.over(room.run.task.spec.name, prompt_of(room, request, wanted, 0)):
@@ -413,7 +413,7 @@ class Desk:
 
     def tokens_bound(self, call: Call, wanted: Wanted) -> int:
         """How many tokens a call takes at most; no run is opened for it. Raises as ``request_for``."""
-        from corpusgen.serve.translating import request_of_call
+        from corpusgen.serve.wires.translating import request_of_call
 
         at, limits = self.seat_of(call.model), self.config.spec.limits
         room = self.rooms.there(RoomKey(at=at, task=wanted.task, use=use_text(wanted.use), run=wanted.run))

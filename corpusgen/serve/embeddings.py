@@ -17,9 +17,9 @@ from corpusgen.errors import BudgetExhausted, InvalidAnswer, UnsupportedParamete
 from corpusgen.fanout.asking_one import ask_one
 from corpusgen.records import Api, Completion, Json, Message, Reply, Request, Usage
 from corpusgen.serve.callers import Caller
-from corpusgen.serve.calls import BadCall
 from corpusgen.serve.desk import Desk, Wanted, prompt_of
 from corpusgen.serve.money import figures_of, upstream_id, usd
+from corpusgen.serve.wires.calls import BadCall
 from corpusgen.teachers.endpoint import Endpoint
 from corpusgen.teachers.teacher import Teacher, TeacherCard
 

@@ -18,7 +18,6 @@ from corpusgen.budget.amounts import period_of
 from corpusgen.errors import CorpusgenError, UnknownTeacher
 from corpusgen.records import Api, Json
 from corpusgen.serve.callers import Caller
-from corpusgen.serve.calls import BadCall, Call, Wire, read_call
 from corpusgen.serve.config import STUDENT
 from corpusgen.serve.desk import Desk, Given, Offered, Wanted
 from corpusgen.serve.gate import noted
@@ -29,6 +28,7 @@ from corpusgen.serve.refusals import Busy, Contradicted, event_of, refusal
 from corpusgen.serve.routes import CALLER, Operation, Shape, of_vendor
 from corpusgen.serve.service import SERVICE, Service
 from corpusgen.serve.statuses import Hidden
+from corpusgen.serve.wires.calls import BadCall, Call, Wire, read_call
 
 KEEP_ALIVE_S: Final = 10.0
 """How long nothing may come before a comment says that somebody is still there."""
@@ -134,7 +134,7 @@ class Asking:
 
     def body_of(self, given: Given) -> bytes:
         """The answer in the client's wire."""
-        from corpusgen.serve.rendering import rendered
+        from corpusgen.serve.wires.rendering import rendered
 
         return rendered(
             self.call,
@@ -184,12 +184,12 @@ async def _whole(asking: Asking) -> web.Response:
 
 
 def _of_probe(desk: Desk, call: Call, caller: Caller) -> web.Response:
-    from corpusgen.serve.rendering import probe_answer
+    from corpusgen.serve.wires.rendering import probe_answer
 
     headers = {"x-corpusgen-cache": "probe", "x-corpusgen-cost-usd": "0"}
     headers |= _limit_headers(desk, caller, _SHAPES[call.wire])
     if call.stream:
-        from corpusgen.serve.replay import events_of
+        from corpusgen.serve.wires.replay import events_of
 
         events = events_of(call.wire, probe_answer(call), usage=call.stream_usage)
         return web.Response(body=b"".join(events), headers={**_EVENTS, **headers})
@@ -349,7 +349,7 @@ def _replayed(asking: Asking, given: Given) -> web.Response:
 
 
 def _events_of(asking: Asking, given: Given) -> Iterator[bytes]:
-    from corpusgen.serve.replay import events_of
+    from corpusgen.serve.wires.replay import events_of
 
     return events_of(asking.call.wire, asking.body_of(given), usage=asking.call.stream_usage)
 
@@ -444,7 +444,7 @@ def _ignored(call: Call, api: Api | None = None) -> dict[str, str]:
     """What was left out, on the way into another wire format too."""
     found = call.ignored
     if api is not None and api != call.wire:
-        from corpusgen.serve.left_out import left_out
+        from corpusgen.serve.wires.left_out import left_out
 
         found = (*found, *left_out(call, api))
     return {"x-corpusgen-ignored": ",".join(dict.fromkeys(found))} if found else {}

@@ -28,9 +28,9 @@ from corpusgen.errors import (
     UsageOverrun,
     Withheld,
 )
-from corpusgen.serve.asked import BadCall
 from corpusgen.serve.routes import Shape
 from corpusgen.serve.statuses import NOTHING, Hidden, Refused
+from corpusgen.serve.wires.asked import BadCall
 
 SOON_S: Final = 60.0
 """Official clients wait by themselves for as long as this when they are told to, and not longer."""

@@ -12,7 +12,7 @@ from aiohttp import web
 from corpusgen.corpus import Corpus
 
 if TYPE_CHECKING:
-    from corpusgen.serve.batch_work import BatchWork
+    from corpusgen.serve.batches.work import BatchWork
     from corpusgen.serve.bus import Bus
     from corpusgen.serve.config import ServiceSpec
     from corpusgen.serve.desk import Desk

@@ -26,8 +26,8 @@ from corpusgen.corpus import Corpus
 from corpusgen.distill.ngrams import bucket_count, count_ngrams, hash_ngrams
 from corpusgen.errors import CorpusDamaged, PolicyRefused, SealRefused, UsageError
 from corpusgen.records import Completion, Json, TokenLogprobs, Usage
-from corpusgen.serve.calls import Call
-from corpusgen.serve.rendering import written
+from corpusgen.serve.wires.calls import Call
+from corpusgen.serve.wires.rendering import written
 from corpusgen.stages.attesting import file_digests
 from corpusgen.stages.erasures import refuse_revoked, refuse_to_retire
 from corpusgen.stages.released import noted_releases

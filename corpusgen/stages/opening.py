@@ -39,8 +39,8 @@ from corpusgen.teachers.shares import shared_pace
 from corpusgen.teachers.teacher import Teacher, TeacherCard
 
 if TYPE_CHECKING:  # a run that works by itself does without an HTTP client
-    from corpusgen.stages.at_service import AtService
-    from corpusgen.stages.at_service_wire import Address
+    from corpusgen.stages.at_service.running import AtService
+    from corpusgen.stages.at_service.wire import Address
 
 BEAT_S = 1.0
 """How often the time that passed is booked; sooner when a cap on it is nearly used up."""
@@ -239,7 +239,11 @@ async def _everybody(
 
 
 async def _at_service(stack: AsyncExitStack, service: Address, corpus: Corpus, task: Task) -> AtService:
-    from corpusgen.stages.at_service import at_service, check_live, label_of  # with a client that others do without
+    from corpusgen.stages.at_service.running import (  # with a client that others do without
+        at_service,
+        check_live,
+        label_of,
+    )
 
     check_live(task)
     return await stack.enter_async_context(at_service(service, corpus, label_of(task)))

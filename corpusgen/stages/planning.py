@@ -45,7 +45,7 @@ from corpusgen.teachers.reading import choices_asked, most_output
 from corpusgen.teachers.teacher import Teacher
 
 if TYPE_CHECKING:  # a plan without a service does without an HTTP client
-    from corpusgen.stages.at_service_wire import Address
+    from corpusgen.stages.at_service.wire import Address
 
 SAMPLE = 1_000
 """Requests that are measured, spread over all that will be asked, to estimate the others."""
@@ -229,7 +229,7 @@ async def plan(
 
 
 async def _answers_at(stack: AsyncExitStack, service: Address, task: Task) -> Source:
-    from corpusgen.stages.at_service import answers_at, check_live  # with an HTTP client that others do without
+    from corpusgen.stages.at_service.running import answers_at, check_live  # with an HTTP client that others do without
 
     check_live(task)
     return await stack.enter_async_context(answers_at(service))

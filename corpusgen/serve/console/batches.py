@@ -8,10 +8,10 @@ from typing import Any, Final
 from aiohttp import web
 
 from corpusgen.corpus import Corpus, microseconds
-from corpusgen.serve.batch_rows import UNFINISHED, Batch, Page, batches_of, cost, counts
+from corpusgen.serve.batches.files import owner_of
+from corpusgen.serve.batches.rows import UNFINISHED, Batch, Page, batches_of, cost, counts
 from corpusgen.serve.console.aside import aside
 from corpusgen.serve.console.pages import page
-from corpusgen.serve.files import owner_of
 from corpusgen.serve.reading import parameters_of
 from corpusgen.serve.service import service_of
 

@@ -1,0 +1,1 @@
+"""Batches of both vendors: their files, their lines, the work on them and what is told of them."""

@@ -1,0 +1,1 @@
+"""What vendors' clients say and are told: calls of each wire read, translated, rendered, streamed again."""

@@ -1,0 +1,1 @@
+"""A run whose money and answers are a service's."""

@@ -1,0 +1,1 @@
+"""What a service has been asked, grouped, ranked and made into tasks."""
