@@ -23,10 +23,10 @@ from corpusgen.stages.asking import (
     learn_pool,
     no_watch,
 )
-from corpusgen.stages.attesting import attest
 from corpusgen.stages.cataloguing import refresh_catalog
 from corpusgen.stages.committing import commit_records
 from corpusgen.stages.lanes import end_lane, lane_answers
+from corpusgen.stages.lineage.attesting import attest
 from corpusgen.stages.opening import Run, end_run, judge_answers_by_terms, open_run
 from corpusgen.stages.sieving import sieves
 from corpusgen.stages.task import Task, load_task
@@ -37,8 +37,8 @@ if TYPE_CHECKING:  # an answered run is over before these and their libraries co
     from corpusgen.stages.at_service.wire import Address
     from corpusgen.stages.evaluating import Evaluated
     from corpusgen.stages.judging import Judged
-    from corpusgen.stages.outcome import Outcome
     from corpusgen.stages.planning import Plan
+    from corpusgen.stages.report.outcome import Outcome
     from corpusgen.stages.sealing import Sealed
     from corpusgen.stages.selecting import Selection
     from corpusgen.stages.training import Trained
@@ -122,7 +122,7 @@ class Distillation:
 
     def outcome(self) -> Outcome:
         """What the report and the summary are made from."""
-        from corpusgen.stages.outcome import Outcome
+        from corpusgen.stages.report.outcome import Outcome
 
         assert self.plan is not None
         assert self.run is not None
@@ -153,9 +153,9 @@ async def distill(
     everything paid for is in the corpus by then, and the same call with a higher cap goes on from there.
     """
     from corpusgen.stages.evaluating import evaluate, yardstick_of
-    from corpusgen.stages.evaluations import keep_evaluation
     from corpusgen.stages.planning import plan
-    from corpusgen.stages.reporting import quality, summary, write_report
+    from corpusgen.stages.release.evaluations import keep_evaluation
+    from corpusgen.stages.report.reporting import quality, summary, write_report
     from corpusgen.stages.sealing import seal
 
     watch("plan", None)
@@ -315,8 +315,8 @@ async def evaluate_student(
 ) -> dict[str, Json]:
     """A student against its teacher on gold, under the run's budget."""
     from corpusgen.stages.evaluating import evaluate, yardstick_for
-    from corpusgen.stages.evaluations import keep_evaluation
-    from corpusgen.stages.reporting import quality
+    from corpusgen.stages.release.evaluations import keep_evaluation
+    from corpusgen.stages.report.reporting import quality
 
     if task.spec.seeds.gold is None:
         raise task.located.error("there is no gold file to evaluate on; add one", "seeds")

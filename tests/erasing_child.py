@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from corpusgen.corpus import Corpus
-from corpusgen.stages.erasing import erase
-from corpusgen.stages.reaching import Selector
+from corpusgen.stages.erasure.erasing import erase
+from corpusgen.stages.erasure.reaching import Selector
 
 
 def main(folder: str, kind: str, value: str, last: int) -> None:

@@ -17,8 +17,8 @@ from lineage_fixture import LATE, NO_DOCUMENTS, NO_REQUEST, NO_SOURCE, TODAY, wr
 from corpusgen.errors import CorpusDamaged, UsageError
 from corpusgen.provenance.lineage import VIEWS
 from corpusgen.provenance.questions import questions, read_question
-from corpusgen.stages.auditing import Answer, audit, written
-from corpusgen.stages.lineage_reading import opened
+from corpusgen.stages.lineage.auditing import Answer, audit, written
+from corpusgen.stages.lineage.reading import opened
 
 RECORDS = 20_000
 ASKED: dict[str, list[dict[str, Any]]] = {

@@ -19,7 +19,7 @@ from tracing_samples import done, owned, rows
 
 from corpusgen.corpus import Corpus
 from corpusgen.provenance.questions import questions
-from corpusgen.stages.auditing import Answer, audit, audit_corpus
+from corpusgen.stages.lineage.auditing import Answer, audit, audit_corpus
 
 
 def asked(corpus: Path, number: str, **given: str) -> tuple[list[dict[str, Any]], Answer]:

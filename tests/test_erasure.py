@@ -28,8 +28,8 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, SealRefused, StoreError, UsageError
 from corpusgen.pipeline import run_task
 from corpusgen.records import Record
-from corpusgen.stages.erasing import erase
-from corpusgen.stages.reaching import Kind, Selector
+from corpusgen.stages.erasure.erasing import erase
+from corpusgen.stages.erasure.reaching import Kind, Selector
 from corpusgen.stages.repairing import repair
 from corpusgen.stages.sealing import sealed_dataset
 from corpusgen.stages.task import load_task

@@ -14,8 +14,8 @@ from erasure_samples import JUDGE_PROMPT, places
 from flow_samples import PROMPT, write_task
 
 from corpusgen.corpus import Corpus
-from corpusgen.stages.erasing import erase
-from corpusgen.stages.reaching import Kind, Selector
+from corpusgen.stages.erasure.erasing import erase
+from corpusgen.stages.erasure.reaching import Kind, Selector
 from corpusgen.stages.verifying import verify
 
 NAME = "Zebulon Quackenbush"

@@ -23,9 +23,15 @@ from corpusgen.journal import Transaction
 from corpusgen.provenance.events import EventKind, commitment, note_event
 from corpusgen.provenance.merkle import merkle_root
 from corpusgen.records import Json, canonical_json
-from corpusgen.stages.attesting import attest, checkpoint, latest_checkpoint, signed
 from corpusgen.stages.committing import export_manifest
-from corpusgen.stages.ledger_checks import events_checked, events_of, export_events, kept_checkpoint, ledger_findings
+from corpusgen.stages.lineage.attesting import attest, checkpoint, latest_checkpoint, signed
+from corpusgen.stages.lineage.ledger_checks import (
+    events_checked,
+    events_of,
+    export_events,
+    kept_checkpoint,
+    ledger_findings,
+)
 from corpusgen.stages.verifying import verify
 from corpusgen.store.manifest import read_manifest
 
@@ -321,7 +327,7 @@ def test_a_verify_that_skipped_the_commitments_would_miss_what_was_changed(
     """A planted bug: nothing else stands in for this check."""
     change(corpus, "update events set payload = replace(payload, 'kinds', 'kindz') where kind = 'run_planned'")
     assert "what it says (run_planned) is not what was noted down" in said(corpus)
-    monkeypatch.setattr("corpusgen.stages.ledger_checks.commitment_problem", lambda event, erased: None)
+    monkeypatch.setattr("corpusgen.stages.lineage.ledger_checks.commitment_problem", lambda event, erased: None)
     assert said(corpus) == ""
 
 

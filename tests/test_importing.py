@@ -25,9 +25,9 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import OutsideFileError, UsageError
 from corpusgen.records import Message
 from corpusgen.spec import Source
-from corpusgen.stages.admitting import Outside, look_through
-from corpusgen.stages.importing import import_files
-from corpusgen.stages.outside import OutsideRow, columns_of, parse_columns, rows_of
+from corpusgen.stages.imports.admitting import Outside, look_through
+from corpusgen.stages.imports.importing import import_files
+from corpusgen.stages.imports.outside import OutsideRow, columns_of, parse_columns, rows_of
 from corpusgen.stages.verifying import verify
 
 

@@ -21,7 +21,7 @@ from corpusgen.provenance import check_proof
 from corpusgen.provenance.events import CHECKPOINT_TYPE
 from corpusgen.provenance.seal import manifest_digest, survey
 from corpusgen.records import Json, canonical_json
-from corpusgen.stages.proving import prove
+from corpusgen.stages.lineage.proving import prove
 from corpusgen.stages.sealing import record_row, seal_file, sealed_dataset
 from corpusgen.stages.verifying import verify
 from corpusgen.store.shards import read_columns, read_records

@@ -19,9 +19,9 @@ from task_samples import write_label_task
 from corpusgen.errors import CorpusDamaged, QueryError
 from corpusgen.provenance.lineage import SCHEMAS, VIEWS
 from corpusgen.provenance.questions import questions
-from corpusgen.stages.guide import guide
-from corpusgen.stages.guide_words import EXAMPLES
-from corpusgen.stages.lineage_reading import opened
+from corpusgen.stages.lineage.guide import guide
+from corpusgen.stages.lineage.guide_words import EXAMPLES
+from corpusgen.stages.lineage.reading import opened
 from corpusgen.stages.sql import TABLES
 from corpusgen.store.query import FiledSchema, QueryLimits, QueryResult, run_query
 from corpusgen.store.shards import write_shard

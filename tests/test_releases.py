@@ -19,7 +19,7 @@ from release_samples import document, done, forbidden, free_text, labelled, mixe
 from corpusgen.corpus import Corpus
 from corpusgen.distill.students.bag import BagStudent
 from corpusgen.provenance.events import note_event
-from corpusgen.stages.deciding import registry_of
+from corpusgen.stages.terms.deciding import registry_of
 
 LLAMA = ("--base", "meta-llama/Llama-3.2-1B", "--base-provider", "meta", "--base-weights-sha256", "ab" * 32)
 LLAMA_TERMS = "llama-3.2-community"
@@ -126,7 +126,7 @@ def test_a_release_killed_half_way_is_made_whole_by_the_next(corpus: Path, stude
 KILLED = """
 import os, signal, sys
 from corpusgen.cli.main import main
-from corpusgen.stages import releasing
+from corpusgen.stages.release import releasing
 setattr(releasing, sys.argv[1], lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 main(sys.argv[2:])
 """

@@ -29,8 +29,8 @@ from corpusgen.serve.batches.file_form import file_name, form_in
 from corpusgen.serve.batches.lines import read_lines
 from corpusgen.serve.batches.work import AT_ONCE
 from corpusgen.serve.statuses import Refused
-from corpusgen.stages.erasing import erase
-from corpusgen.stages.reaching import Selector
+from corpusgen.stages.erasure.erasing import erase
+from corpusgen.stages.erasure.reaching import Selector
 from corpusgen.stages.verifying import verify
 
 LIVE, SEVERAL = "one-by-one", "several"

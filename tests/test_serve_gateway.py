@@ -25,8 +25,8 @@ from corpusgen.serve.meter import Meter
 from corpusgen.serve.refusals import Contradicted, Stopping
 from corpusgen.serve.tokens import Wish, create
 from corpusgen.serve.wires.calls import read_call
-from corpusgen.stages.erasing import erase
-from corpusgen.stages.reaching import Selector
+from corpusgen.stages.erasure.erasing import erase
+from corpusgen.stages.erasure.reaching import Selector
 from corpusgen.stages.verifying import verify
 
 

@@ -25,9 +25,9 @@ from corpusgen.records import Message, Request
 from corpusgen.screen import withheld
 from corpusgen.serve.wires.asked import BadCall
 from corpusgen.serve.wires.masking import masked_request
-from corpusgen.stages.erasing import erase
-from corpusgen.stages.erasures import Tombstones
-from corpusgen.stages.reaching import Selector
+from corpusgen.stages.erasure.erasing import erase
+from corpusgen.stages.erasure.erasures import Tombstones
+from corpusgen.stages.erasure.reaching import Selector
 from corpusgen.store.answers import expander, store_card
 
 EMAIL = "jane.doe@example.org"

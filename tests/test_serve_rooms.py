@@ -18,8 +18,8 @@ from corpusgen.mock.server import Options, mock_teacher
 from corpusgen.serve.config import Configured, load_config
 from corpusgen.serve.memory import Memory, Remembered
 from corpusgen.serve.rooms import RoomKey, Rooms, task_of, use_text
-from corpusgen.stages.erasing import erase
-from corpusgen.stages.reaching import Selector
+from corpusgen.stages.erasure.erasing import erase
+from corpusgen.stages.erasure.reaching import Selector
 from corpusgen.store.durable import hidden_name
 
 

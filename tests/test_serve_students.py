@@ -22,8 +22,8 @@ from corpusgen.serve.config import load_config
 from corpusgen.serve.meter import Meter
 from corpusgen.serve.students import FEWEST, Students, divergence, frame_of
 from corpusgen.serve.wires.calls import Call, read_call
-from corpusgen.stages.erasing import erase
-from corpusgen.stages.reaching import Selector
+from corpusgen.stages.erasure.erasing import erase
+from corpusgen.stages.erasure.reaching import Selector
 from corpusgen.store.shards import read_records
 
 

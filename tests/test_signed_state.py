@@ -17,12 +17,12 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, UsageError
 from corpusgen.provenance.events import EventKind, commitment, note_event
 from corpusgen.records import Json, canonical_json
-from corpusgen.stages.attesting import attest, checkpoint, file_digests
 from corpusgen.stages.committing import export_manifest
-from corpusgen.stages.erasures import refuse_revoked, refuse_to_retire
-from corpusgen.stages.ledger_checks import events_checked, export_events, ledger_checked
+from corpusgen.stages.erasure.erasures import refuse_revoked, refuse_to_retire
+from corpusgen.stages.lineage.attesting import attest, checkpoint, file_digests
+from corpusgen.stages.lineage.ledger_checks import events_checked, export_events, ledger_checked
 from corpusgen.stages.sealing import sealed_dataset
-from corpusgen.stages.signed_rows import TYPES
+from corpusgen.stages.terms.signed_rows import TYPES
 from corpusgen.stages.verifying import verified, verify
 
 

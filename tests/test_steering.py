@@ -24,8 +24,8 @@ from corpusgen.fields import Unit
 from corpusgen.pipeline import Distillation, distill, run_task
 from corpusgen.records import Json
 from corpusgen.stages.asking import Asked, ask_for_labels
-from corpusgen.stages.material import funnel
 from corpusgen.stages.opening import open_run
+from corpusgen.stages.report.material import funnel
 from corpusgen.stages.task import load_task
 
 CHILD = Path(__file__).parent / "steering_child.py"

@@ -13,7 +13,7 @@ from ledger_samples import distilled
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged
 from corpusgen.stages.committing import committed_shards
-from corpusgen.stages.ledger_checks import events_checked, export_events
+from corpusgen.stages.lineage.ledger_checks import events_checked, export_events
 from corpusgen.stages.sealing import seal_file, sealed_dataset
 from corpusgen.stages.verifying import manifest_problem, seal_problem, verify
 from corpusgen.store.shards import verify_shard

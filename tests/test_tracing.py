@@ -28,9 +28,9 @@ from corpusgen.errors import StoreError
 from corpusgen.mock.server import Options, mock_teacher
 from corpusgen.provenance.lineage import TABLES
 from corpusgen.provenance.questions import Question, questions
-from corpusgen.stages import traced_records
-from corpusgen.stages.auditing import audit_corpus
-from corpusgen.stages.tracing import FOLDER, lineage_files, trace
+from corpusgen.stages.lineage import traced_records
+from corpusgen.stages.lineage.auditing import audit_corpus
+from corpusgen.stages.lineage.tracing import FOLDER, lineage_files, trace
 from corpusgen.store.catalog import open_catalog
 
 ROLES = """

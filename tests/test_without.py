@@ -11,7 +11,7 @@ from tracing_samples import done, judged, passed_on
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import UsageError
-from corpusgen.stages.without import Amount, Without, without
+from corpusgen.stages.lineage.without import Amount, Without, without
 
 
 def lost(folder: Path, name: str, *, teacher: str | None = None) -> Without:

@@ -13,8 +13,8 @@ from task_samples import write_label_task
 from test_judging_answers import judged_task
 
 from corpusgen.corpus import Corpus
-from corpusgen.stages.lineage_reading import Lineage, reading
-from corpusgen.stages.tracing import lineage_files
+from corpusgen.stages.lineage.reading import Lineage, reading
+from corpusgen.stages.lineage.tracing import lineage_files
 
 REFUSING: dict[str, Any] = {
     "answers": [{"contains": "word 0001", "text": "I will not.", "finish_reason": "content_filter"}],

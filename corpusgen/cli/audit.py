@@ -13,8 +13,8 @@ from corpusgen.errors import PolicyRefused, UsageError
 from corpusgen.provenance.questions import NOTICE, Parameter, Question, find_question, questions
 
 if TYPE_CHECKING:
-    from corpusgen.stages.auditing import Answer
-    from corpusgen.stages.without import Without
+    from corpusgen.stages.lineage.auditing import Answer
+    from corpusgen.stages.lineage.without import Without
 
 _FORMATS = ("table", "json", "csv", "markdown")
 
@@ -84,7 +84,7 @@ def without_provider(provider: str, teacher: str | None, corpus_folder: Path, as
     PROVIDER is a provider (openai), a host, or a teacher (openai/gpt-5.2).
     """
     with existing(corpus_folder, reading=True) as corpus:
-        from corpusgen.stages.without import without
+        from corpusgen.stages.lineage.without import without
 
         found = without(corpus, provider, teacher=teacher)
     if as_json:
@@ -154,7 +154,7 @@ def _asking(question: Question) -> Any:
             raise click.UsageError("--json prints one object: leave --format and --out out, or --json")
         given = {name.removeprefix("asked_"): text for name, text in asked.items() if text is not None}
         with existing(corpus_folder, reading=True) as corpus:
-            from corpusgen.stages.auditing import audit_corpus
+            from corpusgen.stages.lineage.auditing import audit_corpus
 
             answer = audit_corpus(corpus, question, given, on=corpus.clock().date())
         _show(answer, kind, out, as_json=as_json)
@@ -168,7 +168,7 @@ def _show(answer: Answer, kind: str, out: Path | None, *, as_json: bool) -> None
     if as_json:
         emit(answer.to_json())
         return
-    from corpusgen.stages.auditing import written
+    from corpusgen.stages.lineage.auditing import written
 
     text = written(answer, kind)  # type: ignore[arg-type] # click has checked the word
     if out is None:

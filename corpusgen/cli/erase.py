@@ -12,7 +12,7 @@ from corpusgen.cli.options import corpus_option, counted, emit, existing, harmle
 from corpusgen.errors import UsageError
 
 if TYPE_CHECKING:
-    from corpusgen.stages.reaching import Selector
+    from corpusgen.stages.erasure.reaching import Selector
 
 
 @click.command()
@@ -43,8 +43,8 @@ def erase(
     if dry_run and selector is None:
         raise UsageError("--dry-run tells what one of --source, --record and --subject would take; give one")
     with existing(corpus_folder, reading=dry_run, erasing=not dry_run) as corpus:
-        from corpusgen.stages.erasing import erase as take_out
-        from corpusgen.stages.erasing import foresee
+        from corpusgen.stages.erasure.erasing import erase as take_out
+        from corpusgen.stages.erasure.erasing import foresee
 
         if dry_run:
             assert selector is not None
@@ -59,7 +59,7 @@ def erase(
 
 
 def _selector(source: str | None, records: tuple[str, ...], subject: str | None) -> Selector | None:
-    from corpusgen.stages.reaching import Selector
+    from corpusgen.stages.erasure.reaching import Selector
 
     given = [name for name, value in (("--source", source), ("--record", records), ("--subject", subject)) if value]
     if len(given) > 1:

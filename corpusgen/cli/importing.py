@@ -18,8 +18,8 @@ from corpusgen.errors import UsageError
 if TYPE_CHECKING:
     from corpusgen.corpus import Corpus
     from corpusgen.spec import Source
-    from corpusgen.stages.admitting import Looked, Outside
-    from corpusgen.stages.importing import Imported
+    from corpusgen.stages.imports.admitting import Looked, Outside
+    from corpusgen.stages.imports.importing import Imported
 
 ACQUISITIONS = ("own", "licensed", "public_dataset", "crawl", "user_data", "synthetic")
 COPYRIGHT = ("copyright", "public_domain", "mixed", "unknown")
@@ -71,7 +71,7 @@ def import_(
     conversation (messages). Nobody is asked and nothing is paid. Nothing is imported unless every row of every file is
     sound, or --skip-bad; the same file again adds nothing.
     """
-    from corpusgen.stages.admitting import look_through
+    from corpusgen.stages.imports.admitting import look_through
 
     wanted = _wanted(files, said)
     with _looking(corpus_folder) as corpus:
@@ -91,15 +91,15 @@ def _looking(folder: Path) -> AbstractContextManager[Corpus | None]:
 
 
 async def _taken_in(corpus: Corpus, looked: Sequence[Looked], *, cleaned: bool) -> list[Imported]:
-    from corpusgen.stages.importing import import_files
+    from corpusgen.stages.imports.importing import import_files
 
     return await import_files(corpus, looked, cleaned=cleaned)
 
 
 def _wanted(files: Sequence[Path], said: dict[str, Any]) -> list[Outside]:
     from corpusgen.fields import NAME
-    from corpusgen.stages.admitting import Outside
-    from corpusgen.stages.outside import parse_columns
+    from corpusgen.stages.imports.admitting import Outside
+    from corpusgen.stages.imports.outside import parse_columns
 
     if not re.fullmatch(NAME, said["dataset"]):
         raise UsageError(f"--dataset: {said['dataset']!r} is no name: lower-case letters, digits, - and _")

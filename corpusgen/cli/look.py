@@ -163,7 +163,7 @@ def query(
 def _describe(table: str, sql: str | None, *, as_json: bool) -> None:
     if sql is not None:
         raise click.UsageError("--schema asks nothing: leave the question out, or --schema TABLE")
-    from corpusgen.stages.guide import guide_json, guide_lines
+    from corpusgen.stages.lineage.guide import guide_json, guide_lines
 
     if as_json:
         emit(guide_json(table or None))

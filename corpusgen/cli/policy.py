@@ -24,7 +24,7 @@ from corpusgen.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from corpusgen.stages.explaining import Explained, Explanation, Line
+    from corpusgen.stages.terms.explaining import Explained, Explanation, Line
 
 _VERDICT = {"allow": "ALLOWED", "needs_waiver": "NEEDS A WAIVER", "deny": "DENIED"}
 
@@ -45,8 +45,8 @@ def explain(spec: Path, on: datetime | None, corpus_folder: Path, as_json: bool)
     Waivers, reviews and terms of the corpus count where there is one. It ends with exit code 0 whatever it finds;
     corpusgen plan and run refuse with 4.
     """
-    from corpusgen.stages.explaining import explained
     from corpusgen.stages.task import load_task
+    from corpusgen.stages.terms.explaining import explained
 
     task = load_task(spec)
     with corpus_if_any(corpus_folder) as corpus:
@@ -59,7 +59,7 @@ def explain(spec: Path, on: datetime | None, corpus_folder: Path, as_json: bool)
 
 
 def _told(found: Explanation) -> Iterator[str]:
-    from corpusgen.stages.explaining import NOTICE
+    from corpusgen.stages.terms.explaining import NOTICE
 
     use = "; ".join(f"{name}: {_said(value)}" for name, value in found.use.items())
     yield f"{found.task}, terms as of {found.on}: {_VERDICT[found.outcome]}"
@@ -173,7 +173,7 @@ def waive(
     or --teacher. It is of the documents as they are now: where one says something else later, it lifts nothing.
     """
     from corpusgen.stages.task import load_task
-    from corpusgen.stages.waiving import Asked, grant, waiver_json
+    from corpusgen.stages.terms.waiving import Asked, grant, waiver_json
 
     asked = Asked(
         terms_ids=terms_ids,
@@ -207,7 +207,7 @@ def _scope(waiver: dict[str, Any]) -> str:
 @json_option
 def waivers(corpus_folder: Path, as_json: bool) -> None:
     """Every waiver of this corpus, with its last day and what hangs on it."""
-    from corpusgen.stages.waiving import waivers as kept
+    from corpusgen.stages.terms.waiving import waivers as kept
 
     with existing(corpus_folder, reading=True) as corpus:
         today = corpus.clock().date()
@@ -240,7 +240,7 @@ def _state(one: dict[str, Any]) -> str:
 @json_option
 def unwaive(waiver_id: str, by: str, corpus_folder: Path, as_json: bool) -> None:
     """Take a waiver back. What was made under it stays as it is; what is decided from now on goes without it."""
-    from corpusgen.stages.waiving import end_waiver
+    from corpusgen.stages.terms.waiving import end_waiver
 
     with existing(corpus_folder) as corpus:
         ended = end_waiver(corpus, waiver_id, by or corpus.actor)

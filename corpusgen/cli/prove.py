@@ -22,7 +22,7 @@ def prove(record: str, dataset: str | None, out: Path | None, corpus_folder: Pat
     corpusgen/provenance that needs nothing else of corpusgen.
     """
     with existing(corpus_folder, reading=True) as corpus:
-        from corpusgen.stages.proving import prove as make_proof
+        from corpusgen.stages.lineage.proving import prove as make_proof
 
         made = make_proof(corpus, record, dataset)
     if out is None:
@@ -56,12 +56,12 @@ def checkpoint(out: Path | None, corpus_folder: Path, as_json: bool) -> None:
     checks them (corpusgen verify --events FILE).
     """
     with existing(corpus_folder) as corpus:
-        from corpusgen.stages.attesting import checkpoint as sign
+        from corpusgen.stages.lineage.attesting import checkpoint as sign
 
         made = sign(corpus)
         events = None
         if out is not None:
-            from corpusgen.stages.ledger_checks import export_events
+            from corpusgen.stages.lineage.ledger_checks import export_events
 
             events = export_events(corpus, out)
     if as_json:

@@ -67,8 +67,8 @@ def _release(corpus_folder: Path, student: str, asked: dict[str, Any], *, as_jso
         if asked[name] is None:
             raise UsageError(f"--{name} is missing: a release has a name, and a person who answers for it")
     with existing(corpus_folder) as corpus:
-        from corpusgen.stages.candidates import Wanted, base_of
-        from corpusgen.stages.releasing import release as make_release
+        from corpusgen.stages.release.candidates import Wanted, base_of
+        from corpusgen.stages.release.releasing import release as make_release
         from corpusgen.stages.task import load_task
 
         spec, base = asked["spec"], (asked["base"], asked["base_provider"], asked["base_weights_sha256"])
@@ -96,7 +96,7 @@ def _release(corpus_folder: Path, student: str, asked: dict[str, Any], *, as_jso
 
 def _list(corpus_folder: Path, *, as_json: bool) -> None:
     with existing(corpus_folder, reading=True) as corpus:
-        from corpusgen.stages.releasing import releases
+        from corpusgen.stages.release.releasing import releases
 
         found = releases(corpus)
     if as_json:
@@ -115,7 +115,7 @@ def _gone(release_: dict[str, Any]) -> str:
 
 def _withdraw(corpus_folder: Path, release_id: str, by: str, reason: str, *, as_json: bool) -> None:
     with existing(corpus_folder) as corpus:
-        from corpusgen.stages.releasing import withdraw
+        from corpusgen.stages.release.releasing import withdraw
 
         said = withdraw(corpus, release_id, by=by, reason=reason)
     if as_json:

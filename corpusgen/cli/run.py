@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 @json_option
 def plan(spec: Path, corpus_folder: Path, budget: str | None, service: str | None, as_json: bool) -> None:
     """Say what a run would ask, cost and take, and whether the terms allow it. Sends nothing."""
-    from corpusgen.stages.deciding import refusal
     from corpusgen.stages.planning import plan as make_plan
     from corpusgen.stages.task import load_task
+    from corpusgen.stages.terms.deciding import refusal
 
     caps, lender = parse_budget(budget), service_at(service)
     task = load_task(spec)
@@ -238,6 +238,6 @@ def _planned(task: Task, corpus: Corpus, caps: Mapping[Unit, int], service: Addr
 
 
 def _came_to(made: Plan, corpus: Corpus, run_id: str) -> dict[str, Json]:
-    from corpusgen.stages.hindsight import plan_json, plan_lines
+    from corpusgen.stages.report.hindsight import plan_json, plan_lines
 
     return plan_json(plan_lines(made, corpus, run_id))

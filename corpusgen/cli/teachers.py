@@ -72,7 +72,7 @@ def add(
     terms are pinned: where others bind it as well, it is not asked.
     """
     from corpusgen.corpus import utc_now
-    from corpusgen.stages.enrolling import enrol
+    from corpusgen.stages.terms.enrolling import enrol
 
     with corpus_if_any(corpus_folder) as corpus:
         made = enrol(

@@ -58,7 +58,7 @@ def list_(
     """Every terms document, shipped or your own; with --model those that bind a teacher."""
     from corpusgen.corpus import utc_now
     from corpusgen.provenance.terms import TeacherRoute
-    from corpusgen.stages.registering import binding, listed
+    from corpusgen.stages.terms.registering import binding, listed
 
     if (model is None) != (route is None) or (model is None and (host or provider)):
         raise UsageError("--model and --route go together: terms bind a model by the road to it")
@@ -100,7 +100,7 @@ def _line(one: dict[str, Any]) -> str:
 def show(terms_id: str, spec: Path | None, corpus_folder: Path, as_json: bool) -> None:
     """Everything that is known of one document: values, conditions, duties, quotation, reviews, texts held."""
     from corpusgen.corpus import utc_now
-    from corpusgen.stages.registering import shown
+    from corpusgen.stages.terms.registering import shown
 
     with corpus_if_any(corpus_folder) as corpus:
         found = shown(corpus, terms_id, utc_now().date(), _task(spec))
@@ -143,7 +143,7 @@ def add(file: Path, organisation: bool, corpus_folder: Path, as_json: bool) -> N
     Your own file is the one that CORPUSGEN_TERMS names, or terms.yaml in corpusgen's settings folder. A document that
     stands in for another one says so with overrides. Nothing is changed where anything is wrong.
     """
-    from corpusgen.stages.registering import add_terms
+    from corpusgen.stages.terms.registering import add_terms
 
     if organisation and not is_there(corpus_folder):
         made = add_terms(None, file, organisation=True)
@@ -180,7 +180,7 @@ def review(
     as_json: bool,
 ) -> None:
     """Note, signed, that somebody has read a document again and that what is on file about it still holds."""
-    from corpusgen.stages.registering import review as keep
+    from corpusgen.stages.terms.registering import review as keep
 
     with opened(corpus_folder) as corpus:
         day = on.date() if on else None
@@ -209,7 +209,7 @@ def _tell_changed(terms_id: str, before: str, now: str) -> None:
 @json_option
 def snapshot(terms_id: str, file: Path, spec: Path | None, corpus_folder: Path, as_json: bool) -> None:
     """Keep a document's text in this corpus; until then audits answer "text not held"."""
-    from corpusgen.stages.registering import snapshot as keep
+    from corpusgen.stages.terms.registering import snapshot as keep
 
     with opened(corpus_folder) as corpus:
         made = keep(corpus, terms_id, file, _task(spec))
@@ -229,7 +229,7 @@ def lint(file: Path | None, corpus_folder: Path, as_json: bool) -> None:
     """Check a terms file, or all that count here: every mistake at once, each with its line."""
     from corpusgen.corpus import utc_now
     from corpusgen.provenance.terms import stale
-    from corpusgen.stages.registering import lint as check
+    from corpusgen.stages.terms.registering import lint as check
 
     with corpus_if_any(corpus_folder) as corpus:
         registry = check(corpus, file)

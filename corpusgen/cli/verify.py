@@ -13,7 +13,7 @@ from corpusgen.errors import CorpusDamaged, UsageError
 
 if TYPE_CHECKING:
     from corpusgen.stages.finding import Finding
-    from corpusgen.stages.ledger_checks import LedgerChecked
+    from corpusgen.stages.lineage.ledger_checks import LedgerChecked
 
 
 @click.command()
@@ -76,7 +76,7 @@ def verify(
         _verify_events(events, earlier, key, as_json=as_json)
         return
     with existing(corpus_folder, reading=not repair) as corpus:
-        from corpusgen.stages.ledger_checks import kept_checkpoint, key_of
+        from corpusgen.stages.lineage.ledger_checks import kept_checkpoint, key_of
         from corpusgen.stages.verifying import orphans, verified
 
         repaired: list[dict[str, Any]] = []
@@ -111,7 +111,7 @@ def _verify_ledger(corpus_folder: Path, ledger: Path, *, as_json: bool) -> None:
 
 
 def _verify_events(events: Path, earlier: Path | None, key: Path | None, *, as_json: bool) -> None:
-    from corpusgen.stages.ledger_checks import events_checked, key_of
+    from corpusgen.stages.lineage.ledger_checks import events_checked, key_of
 
     checked = events_checked(events, earlier, None if key is None else key_of(key))
     more = {"events": str(events)} | _signed(checked, as_json=as_json)

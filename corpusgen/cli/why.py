@@ -26,7 +26,7 @@ def why(record: str, corpus_folder: Path, as_json: bool) -> None:
     too.
     """
     with existing(corpus_folder, reading=True) as corpus:
-        from corpusgen.stages.story import NOTICE, chapters, story
+        from corpusgen.stages.lineage.story import NOTICE, chapters, story
 
         told = story(corpus, record)
     if as_json:

@@ -23,9 +23,9 @@ from corpusgen.serve.api.models import AnswerOffered, AnswerTold, CardTaken, Off
 from corpusgen.serve.callers import Caller
 from corpusgen.serve.config import Configured
 from corpusgen.serve.rooms import RoomKey, task_of, use_text
-from corpusgen.stages.deciding import decision_for, with_terms_of
-from corpusgen.stages.erasures import Tombstones
+from corpusgen.stages.erasure.erasures import Tombstones
 from corpusgen.stages.opening import card_of
+from corpusgen.stages.terms.deciding import decision_for, with_terms_of
 from corpusgen.store.answers import Answer, Card, find_answer, store_answer, store_card
 from corpusgen.teachers.reading import read_choices
 from corpusgen.teachers.registry import open_teacher

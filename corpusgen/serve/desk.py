@@ -48,10 +48,10 @@ from corpusgen.serve.rooms import SCOPE, Room, RoomKey, Rooms, use_text
 from corpusgen.serve.spans import Spans
 from corpusgen.serve.statuses import Hidden
 from corpusgen.serve.wires.calls import Call
-from corpusgen.stages.attesting import attest
 from corpusgen.stages.cataloguing import refresh_catalog
 from corpusgen.stages.committing import commit_records
-from corpusgen.stages.erasures import Tombstones
+from corpusgen.stages.erasure.erasures import Tombstones
+from corpusgen.stages.lineage.attesting import attest
 from corpusgen.store.answers import known_answers
 from corpusgen.store.manifest import Manifest
 from corpusgen.teachers.registry import check_fits, check_parameters, check_size

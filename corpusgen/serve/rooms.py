@@ -30,7 +30,7 @@ from corpusgen.records import Json, canonical_json, digest
 from corpusgen.serve.callers import Caller
 from corpusgen.serve.config import CALLS, Configured, alias_of
 from corpusgen.serve.refusals import Busy, Stopping
-from corpusgen.stages.erasures import Tombstones
+from corpusgen.stages.erasure.erasures import Tombstones
 from corpusgen.stages.opening import Run, end_run, judge_answers_by_terms, open_run
 from corpusgen.stages.task import Task, load_task
 from corpusgen.store.durable import make_folder, unwritable, write_file

@@ -506,8 +506,8 @@ def _looked_ahead(
 
 
 def _planned(task: Task, corpus: Corpus, caps: Mapping[Unit, int]) -> dict[str, Json]:
-    from corpusgen.stages.deciding import refusal
     from corpusgen.stages.planning import plan
+    from corpusgen.stages.terms.deciding import refusal
 
     made = asyncio.run(plan(task, corpus, caps=caps))
     refused = None

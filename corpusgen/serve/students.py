@@ -28,9 +28,9 @@ from corpusgen.errors import CorpusDamaged, PolicyRefused, SealRefused, UsageErr
 from corpusgen.records import Completion, Json, TokenLogprobs, Usage
 from corpusgen.serve.wires.calls import Call
 from corpusgen.serve.wires.rendering import written
-from corpusgen.stages.attesting import file_digests
-from corpusgen.stages.erasures import refuse_revoked, refuse_to_retire
-from corpusgen.stages.released import noted_releases
+from corpusgen.stages.erasure.erasures import refuse_revoked, refuse_to_retire
+from corpusgen.stages.lineage.attesting import file_digests
+from corpusgen.stages.release.released import noted_releases
 from corpusgen.stages.sealing import sealed_dataset
 from corpusgen.stages.training import Trained, load_student
 from corpusgen.store.shards import read_columns

@@ -51,7 +51,7 @@ def _lineage_views(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         return {}
     from corpusgen.provenance.lineage import TABLES, VIEWS
-    from corpusgen.stages.lineage_reading import quoted
+    from corpusgen.stages.lineage.reading import quoted
 
     tables = {name: f"from read_parquet({quoted(folder / f'{name}.parquet')})" for name in TABLES}
     return {**tables, **VIEWS}

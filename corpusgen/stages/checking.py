@@ -13,9 +13,9 @@ from corpusgen.errors import PriceUnknown, UnsupportedParameter, UsageError
 from corpusgen.fields import Unit
 from corpusgen.provenance.policy import explain
 from corpusgen.records import Json
-from corpusgen.stages.deciding import decisions_for, refusal, strictest
 from corpusgen.stages.probing import UNPRICED, Probe, Prober
 from corpusgen.stages.task import Task, connect, price_of
+from corpusgen.stages.terms.deciding import decisions_for, refusal, strictest
 from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.registry import check_parameters, describe, known_teachers, open_teacher, resolved
 from corpusgen.teachers.teacher import Teacher, TeacherCard

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from corpusgen.corpus import Corpus
 from corpusgen.records import Json
-from corpusgen.stages.erasures import revoked_versions
+from corpusgen.stages.erasure.erasures import revoked_versions
 from corpusgen.stages.selecting import Selection, find_selection, split_of
 from corpusgen.store.shards import read_batches
 

@@ -30,15 +30,15 @@ from corpusgen.provenance.events import note_event
 from corpusgen.provenance.seal import Survey
 from corpusgen.records import Json
 from corpusgen.spec import Agreement, IntendedUse, Source, TaskSpec
-from corpusgen.stages.admitting import RUN
-from corpusgen.stages.deciding import with_terms_of
+from corpusgen.stages.imports.admitting import RUN
 from corpusgen.stages.judges import Judges
 from corpusgen.stages.parting import bucket_of
-from corpusgen.stages.rejudging import Subject, check_sources, gate, stored_tasks, touches_of
-from corpusgen.stages.released import noted_releases
+from corpusgen.stages.release.released import noted_releases
 from corpusgen.stages.sealing import Sealed, card_facts, sealed_dataset
 from corpusgen.stages.selecting import Selection, find_selection, split_of
 from corpusgen.stages.task import Task
+from corpusgen.stages.terms.deciding import with_terms_of
+from corpusgen.stages.terms.rejudging import Subject, check_sources, gate, stored_tasks, touches_of
 from corpusgen.store.durable import make_folder, write_file
 from corpusgen.store.shards import read_columns, read_records
 

@@ -19,8 +19,8 @@ from corpusgen.prompting.prompts import Item, Prompt, Prompter
 from corpusgen.records import Json, Message, Record, Request
 from corpusgen.spec import Asking, Located
 from corpusgen.stages.judges import CHECK, told
-from corpusgen.stages.quarantine import Quarantine
 from corpusgen.stages.task import Task, connect, request_for
+from corpusgen.stages.terms.quarantine import Quarantine
 from corpusgen.store.shards import read_columns
 from corpusgen.teachers.teacher import TeacherCard
 

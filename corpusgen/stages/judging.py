@@ -16,7 +16,7 @@ from corpusgen.stages.asking import Watch, no_watch
 from corpusgen.stages.checks import AnswerChecks, answer_checks
 from corpusgen.stages.choosing import Choice, first_drop
 from corpusgen.stages.choosing import Plan as Wanted
-from corpusgen.stages.erasures import Sifter, Tombstones
+from corpusgen.stages.erasure.erasures import Sifter, Tombstones
 from corpusgen.stages.judgements import Judging, score_in
 from corpusgen.stages.judges import CHECK
 from corpusgen.stages.opening import Run

@@ -23,7 +23,7 @@ from corpusgen.fanout.stream import answers
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Record, Request
 from corpusgen.spec import Asking
-from corpusgen.stages.erasures import Sifter, Tombstones, dropping
+from corpusgen.stages.erasure.erasures import Sifter, Tombstones, dropping
 from corpusgen.stages.task import Task, price_of
 from corpusgen.store.answers import find_answer, known_answers, known_records
 from corpusgen.teachers.batches import WINDOW_S, BatchService, open_batches

@@ -12,7 +12,7 @@ from corpusgen.budget.leases import leased
 from corpusgen.budget.ledger import balances
 from corpusgen.corpus import Corpus, moment
 from corpusgen.records import Json
-from corpusgen.stages.erasures import erasures
+from corpusgen.stages.erasure.erasures import erasures
 from corpusgen.stages.served import served_models
 
 STAGE: Final = "iif(instr(stage, '#'), substr(stage, 1, instr(stage, '#') - 1), stage)"

@@ -25,11 +25,18 @@ from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import Requester
 from corpusgen.provenance.events import note_event
 from corpusgen.provenance.policy import Decision
-from corpusgen.stages.deciding import decision_for, decisions_for, gate, note_decisions, registry_of, with_terms_of
 from corpusgen.stages.lanes import Lane, lane_of
 from corpusgen.stages.parents import check_parents, decisions_above
-from corpusgen.stages.permitting import Permit, Stamp, day_of, state_of
 from corpusgen.stages.task import Task, connect, followers, price_of, request_for, requester, role_of
+from corpusgen.stages.terms.deciding import (
+    decision_for,
+    decisions_for,
+    gate,
+    note_decisions,
+    registry_of,
+    with_terms_of,
+)
+from corpusgen.stages.terms.permitting import Permit, Stamp, day_of, state_of
 from corpusgen.store.answers import Card, store_card
 from corpusgen.store.shared_cache import SharedCache, open_shared_cache
 from corpusgen.teachers.labels import check_first_tokens
@@ -380,7 +387,7 @@ def _put_aside(task: Task, opened: _Opened, card: Card) -> Callable[[str], str |
 
     @cache
     def strange_at(served: str, now: Stamp) -> str | None:
-        from corpusgen.stages.quarantine import strange  # which an answered run has no use for
+        from corpusgen.stages.terms.quarantine import strange  # which an answered run has no use for
 
         try:
             registry = registry_of(opened.corpus, task)
@@ -397,7 +404,7 @@ def _barred(task: Task, opened: _Opened, teacher: Teacher) -> Callable[[Card], s
     @cache
     def barred_at(card: Card, now: Stamp) -> str | None:
         from corpusgen.provenance.explaining import explain
-        from corpusgen.stages.quarantine import forbidden  # which few runs have a use for
+        from corpusgen.stages.terms.quarantine import forbidden  # which few runs have a use for
 
         found = decision_for(opened.corpus, task, teacher.card, day_of(now), original_terms=card.terms_ids)
         if forbidden(found) is None:
@@ -627,7 +634,7 @@ async def judge_answers_by_terms(run: Run) -> None:
         decisions += _of_models(run, member)
         for card, records in _under_other_terms(run, member):
             on, terms = run.corpus.clock().date(), card.terms_ids
-            from corpusgen.stages.quarantine import forbidden
+            from corpusgen.stages.terms.quarantine import forbidden
 
             found = decision_for(run.corpus, member.task, member.asker.teacher.card, on, original_terms=terms)
             decisions.append(found)
@@ -644,7 +651,7 @@ def _of_models(run: Run, member: Member) -> Iterator[Decision]:
     card, on, named = member.asker.card, run.corpus.clock().date(), member.asker.teacher.card.name
     for teacher, served in member.asker.counts.models:
         if teacher == named:
-            from corpusgen.stages.quarantine import about_model
+            from corpusgen.stages.terms.quarantine import about_model
 
             yield about_model(registry_of(run.corpus, run.task), member.decision, card, served, on)
 

@@ -52,7 +52,10 @@ def decisions_above(corpus: Corpus, task: Task) -> tuple[Decision, ...]:
     """What today's terms say of everybody who wrote what a task's seeds were made from, for the task's student."""
     if not names_parents(task):
         return ()
-    from corpusgen.stages.rejudging import judged_today, touches_above  # with Arrow, which most tasks do without here
+    from corpusgen.stages.terms.rejudging import (  # with Arrow, which most tasks do without here
+        judged_today,
+        touches_above,
+    )
 
     return tuple(dict.fromkeys(judged_today(corpus, task, touches_above(corpus, named_parents(corpus, task))).values()))
 

@@ -18,7 +18,6 @@ from corpusgen.fields import Unit
 from corpusgen.prompting.prompts import Item, Prompt, prompts
 from corpusgen.provenance.policy import Decision
 from corpusgen.records import Json, Request, Split, TeacherRole
-from corpusgen.stages.deciding import decision_for, decisions_for, refusal, strictest
 from corpusgen.stages.estimating import Estimate, Estimator, PerRequest, Slowest, learned_of
 from corpusgen.stages.lanes import batch_service, in_batches
 from corpusgen.stages.opening import caps_of
@@ -37,6 +36,7 @@ from corpusgen.stages.task import (
     requester,
     role_of,
 )
+from corpusgen.stages.terms.deciding import decision_for, decisions_for, refusal, strictest
 from corpusgen.store.answers import known_answers, known_records
 from corpusgen.store.shared_cache import Shared, SharedCache, open_shared_cache
 from corpusgen.teacher_fields import RateLimits

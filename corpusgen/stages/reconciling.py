@@ -16,7 +16,7 @@ from corpusgen.errors import UsageError
 from corpusgen.journal import Transaction
 from corpusgen.provenance.events import note_event
 from corpusgen.records import Json, digest
-from corpusgen.stages.attesting import attest
+from corpusgen.stages.lineage.attesting import attest
 from corpusgen.store.usage_export import Billed, UsageExport
 
 Period = tuple[int, int]

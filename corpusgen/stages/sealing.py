@@ -24,17 +24,19 @@ from corpusgen.provenance.policy import Decision, Duty
 from corpusgen.provenance.seal import DatasetFile, Survey, manifest, manifest_digest, sealed_facts, survey
 from corpusgen.records import SCHEMA_VERSION, Json, Record, canonical_json
 from corpusgen.spec import Source
-from corpusgen.stages.attesting import attest
 from corpusgen.stages.committing import one_at_a_time
-from corpusgen.stages.deciding import decisions_for, refusal, with_terms_of
-from corpusgen.stages.erasures import refuse_revoked
-from corpusgen.stages.importing import imported_sources
+from corpusgen.stages.erasure.erasures import refuse_revoked
+from corpusgen.stages.imports.importing import imported_sources
 from corpusgen.stages.judges import Judges, check_judges
+from corpusgen.stages.lineage.attesting import attest
 from corpusgen.stages.opening import OF_RUN
 from corpusgen.stages.parents import descent
 from corpusgen.stages.parting import BUCKETS, bucket_of, buckets_of, by_bucket, gone_if_refused, parted, take_back
-from corpusgen.stages.quarantine import refuse_put_aside
-from corpusgen.stages.rejudging import (
+from corpusgen.stages.selecting import Selection, find_selection, split_of
+from corpusgen.stages.task import Task, connect
+from corpusgen.stages.terms.deciding import decisions_for, refusal, with_terms_of
+from corpusgen.stages.terms.quarantine import refuse_put_aside
+from corpusgen.stages.terms.rejudging import (
     Touch,
     check_mix,
     judged_today,
@@ -43,8 +45,6 @@ from corpusgen.stages.rejudging import (
     touches_of_choice,
     touches_of_rows,
 )
-from corpusgen.stages.selecting import Selection, find_selection, split_of
-from corpusgen.stages.task import Task, connect
 from corpusgen.store.answers import Card
 from corpusgen.store.durable import publish, write_file
 from corpusgen.store.shards import read_columns, read_records, verify_shard

@@ -27,8 +27,8 @@ from corpusgen.stages.checks import answer_checks
 from corpusgen.stages.choosing import ALL, STEPS, Choice, Chooser, Plan, item_of
 from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.embedding import embedder_of
-from corpusgen.stages.quarantine import Quarantine
 from corpusgen.stages.task import Task
+from corpusgen.stages.terms.quarantine import Quarantine
 from corpusgen.store.manifest import read_manifest
 from corpusgen.store.shards import ShardFile, read_records, write_shard
 

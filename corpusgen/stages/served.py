@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import StoreError
-from corpusgen.stages.quarantine import Quarantine
+from corpusgen.stages.terms.quarantine import Quarantine
 from corpusgen.standing import is_another_model
 from corpusgen.store.manifest import read_manifest
 

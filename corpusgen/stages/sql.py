@@ -216,7 +216,7 @@ def lineage_schema(corpus: Corpus, hidden: frozenset[str] = frozenset()) -> File
     """The lineage as a schema for questions, without some of it; it is traced when a question is put to it."""
 
     def files() -> dict[str, Path]:
-        from corpusgen.stages.tracing import lineage_files
+        from corpusgen.stages.lineage.tracing import lineage_files
 
         return lineage_files(corpus)
 

@@ -21,7 +21,7 @@ from corpusgen.provenance.terms import Registry
 from corpusgen.records import Json, Request, TeacherRole, canonical_json, digest
 from corpusgen.shipped import here_or_shipped
 from corpusgen.spec import Located, TaskSpec, load_spec
-from corpusgen.stages.terms_files import files_of, read_registry
+from corpusgen.stages.terms.files import files_of, read_registry
 from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.batches import Batches
 from corpusgen.teachers.json_schema import UnsoundSchema, check_schema

@@ -23,16 +23,25 @@ from corpusgen.journal import Transaction
 from corpusgen.provenance.events import note_event
 from corpusgen.provenance.policy import Decision
 from corpusgen.records import Json, digest
-from corpusgen.stages.attesting import attest, file_digests
 from corpusgen.stages.committing import one_at_a_time
-from corpusgen.stages.deciding import decision_for, refusal
-from corpusgen.stages.erasures import refuse_to_retire, refuse_unless_sealed
+from corpusgen.stages.erasure.erasures import refuse_to_retire, refuse_unless_sealed
+from corpusgen.stages.lineage.attesting import attest, file_digests
 from corpusgen.stages.pool import unique_pool
-from corpusgen.stages.rejudging import Subject, check, check_sources, gate, judged_base, judged_today, note, touches_of
 from corpusgen.stages.sealing import Sealed, card_source, notice_of, of_the_same_rights, sealed_dataset, source_json
 from corpusgen.stages.sieving import Notes
 from corpusgen.stages.studying import learn_pool, studying, timed, worst_study_us
 from corpusgen.stages.task import Task
+from corpusgen.stages.terms.deciding import decision_for, refusal
+from corpusgen.stages.terms.rejudging import (
+    Subject,
+    check,
+    check_sources,
+    gate,
+    judged_base,
+    judged_today,
+    note,
+    touches_of,
+)
 from corpusgen.store.durable import write_file
 from corpusgen.store.shards import read_columns
 from corpusgen.teachers.registry import open_teacher

@@ -19,12 +19,12 @@ from corpusgen.provenance.seal import survey
 from corpusgen.records import canonical_json
 from corpusgen.stages.cataloguing import CATALOG_NAME, catalog_problem
 from corpusgen.stages.committing import committed_shards, signed_head
-from corpusgen.stages.erasures import erasures, revocation, unfinished
+from corpusgen.stages.erasure.erasures import erasures, revocation, unfinished
 from corpusgen.stages.finding import Finding
-from corpusgen.stages.ledger_checks import LedgerChecked, ledger_checked
-from corpusgen.stages.rights_checks import rights_findings
+from corpusgen.stages.lineage.ledger_checks import LedgerChecked, ledger_checked
 from corpusgen.stages.sealing import README, Sealed, dataset_secret, record_row, seal_file, sealed_dataset
 from corpusgen.stages.selecting import Selection, selections
+from corpusgen.stages.terms.rights_checks import rights_findings
 from corpusgen.store.answers import expander
 from corpusgen.store.manifest import MANIFEST_NAME, LedgerHead, ShardEntry, encode, manifest_of, read_manifest
 from corpusgen.store.shards import read_columns, read_records, verify_shard

@@ -23,7 +23,7 @@ from corpusgen.prompting.seeds import Seed
 from corpusgen.records import Message, Record
 from corpusgen.stages.asking import Watch, no_watch, prompts_about
 from corpusgen.stages.covering import chosen_seeds
-from corpusgen.stages.erasures import without_erased
+from corpusgen.stages.erasure.erasures import without_erased
 from corpusgen.stages.lanes import lane_answers
 from corpusgen.stages.opening import Run
 from corpusgen.stages.pool import HELD_OUT, note_drops

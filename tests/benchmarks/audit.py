@@ -34,7 +34,7 @@ from corpusgen.provenance.events import event_leaf, note_event
 from corpusgen.provenance.merkle import inclusion
 from corpusgen.provenance.policy import decide
 from corpusgen.provenance.questions import questions
-from corpusgen.stages.auditing import audit
+from corpusgen.stages.lineage.auditing import audit
 
 TIMES = 3
 WAITING = 256
@@ -118,7 +118,7 @@ async def _note_many(corpus: Corpus, operations: int) -> None:
 
 def event_us(operations: int = 1_000) -> float:
     """Microseconds for an event, durable and covered by a signed root."""
-    from corpusgen.stages.attesting import attest
+    from corpusgen.stages.lineage.attesting import attest
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CORPUSGEN_SIGNING_KEY"] = str(Path(folder) / "key.pem")

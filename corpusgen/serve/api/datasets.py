@@ -29,7 +29,7 @@ from corpusgen.serve.service import service_of
 from corpusgen.serve.slowly import READING
 from corpusgen.serve.statuses import NoSuch
 from corpusgen.serve.submitted import Rules, Wanted, looked_at
-from corpusgen.stages.evaluations import evaluation_of
+from corpusgen.stages.release.evaluations import evaluation_of
 from corpusgen.stages.task import Task
 
 _DATASETS: Final = (

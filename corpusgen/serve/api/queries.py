@@ -81,7 +81,7 @@ async def schema(request: web.Request) -> web.Response:
 
 
 def _schema(table: str | None) -> SchemaTold:
-    from corpusgen.stages.guide import guide_json
+    from corpusgen.stages.lineage.guide import guide_json
 
     return SchemaTold(**guide_json(table))
 

@@ -23,7 +23,7 @@ from corpusgen.serve.statuses import NoSuch
 
 def record_story(corpus: Corpus, named: str) -> dict[str, Json]:
     """The story of a record by its id or a beginning of it that no other has. Raises NoSuch."""
-    from corpusgen.stages.story import story
+    from corpusgen.stages.lineage.story import story
 
     try:
         return dict(plain(story(corpus, named).to_json()))

@@ -37,11 +37,11 @@ from corpusgen.serve.routes import Operation, caller_of
 from corpusgen.serve.service import service_of
 from corpusgen.serve.slowly import READING
 from corpusgen.serve.statuses import NoSuch, Refused
-from corpusgen.stages.registering import listed, shown
-from corpusgen.stages.waiving import Asked, end_waiver, grant, waivers
+from corpusgen.stages.terms.registering import listed, shown
+from corpusgen.stages.terms.waiving import Asked, end_waiver, grant, waivers
 
 if TYPE_CHECKING:
-    from corpusgen.stages.auditing import Answer
+    from corpusgen.stages.lineage.auditing import Answer
 
 MOST_EVIDENCE: Final = 16 << 20
 _TYPES: Final = {"csv": "text/csv", "markdown": "text/markdown"}
@@ -72,7 +72,7 @@ def question_told(question: Question) -> QuestionTold:
 
 def answer_to(corpus: Corpus, word: str, given: dict[str, str]) -> Answer:
     """The answer to a question by its number or name. Raises NoSuch or UsageError."""
-    from corpusgen.stages.auditing import audit_corpus
+    from corpusgen.stages.lineage.auditing import audit_corpus
 
     question = find_question(word)
     if question is None:
@@ -89,7 +89,7 @@ async def ask_question(request: web.Request) -> web.Response:
     answer = await READING(caller_of(request), answer_to, corpus, named, wish.parameters)
     if wish.format == "json":
         return said(AuditTold(**plain(answer.to_json())))
-    from corpusgen.stages.auditing import written
+    from corpusgen.stages.lineage.auditing import written
 
     name = f"{answer.question.number}.{'csv' if wish.format == 'csv' else 'md'}"
     return web.Response(

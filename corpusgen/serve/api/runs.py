@@ -82,7 +82,7 @@ async def explain_task(request: web.Request) -> web.Response:
 
 
 def _explained(service: Service, wanted: Wanted, caller: Caller) -> dict[str, Json]:
-    from corpusgen.stages.explaining import explained
+    from corpusgen.stages.terms.explaining import explained
 
     with looked_at(service.runs.rules, wanted, caller) as held:
         return explained(service.corpus, held.task).to_json()

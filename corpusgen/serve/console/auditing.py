@@ -17,10 +17,10 @@ from corpusgen.serve.console.pages import HEADERS, page
 from corpusgen.serve.reading import parameters_of
 from corpusgen.serve.service import service_of
 from corpusgen.serve.statuses import NoSuch, Refused
-from corpusgen.stages.registering import listed
+from corpusgen.stages.terms.registering import listed
 
 if TYPE_CHECKING:
-    from corpusgen.stages.auditing import Answer
+    from corpusgen.stages.lineage.auditing import Answer
     from corpusgen.store.tabulate import Format
 
 SHOWN: Final = 500
@@ -76,7 +76,7 @@ async def download(request: web.Request) -> web.StreamResponse:
         raise NoSuch(f"an answer is written as {', '.join(KINDS)}")
     given = _given(question, parameters_of(request))
     answer = await slowly(request, _answered, service_of(request).corpus, question, given)
-    from corpusgen.stages.auditing import written
+    from corpusgen.stages.lineage.auditing import written
 
     format_, content_type = KINDS[kind]
     return attachment(written(answer, format_).encode(), f"{question.number}-{question.name}.{kind}", content_type)
@@ -109,7 +109,7 @@ def _given(question: Question, asked: Mapping[str, str]) -> dict[str, str]:
 
 
 def _answered(corpus: Corpus, question: Question, given: Mapping[str, str]) -> Answer:
-    from corpusgen.stages.auditing import audit_corpus
+    from corpusgen.stages.lineage.auditing import audit_corpus
 
     return audit_corpus(corpus, question, given, on=corpus.clock().date())
 

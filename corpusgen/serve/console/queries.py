@@ -14,10 +14,10 @@ from corpusgen.serve.console.forms import fields_of
 from corpusgen.serve.console.pages import page
 from corpusgen.serve.routes import caller_of
 from corpusgen.serve.service import service_of
-from corpusgen.stages.guide_words import EXAMPLES
+from corpusgen.stages.lineage.guide_words import EXAMPLES
 
 if TYPE_CHECKING:
-    from corpusgen.stages.guide import GuideTable
+    from corpusgen.stages.lineage.guide import GuideTable
     from corpusgen.store.query import QueryResult
     from corpusgen.store.tabulate import Format
 
@@ -59,7 +59,7 @@ def _written(found: QueryResult, kind: Format) -> bytes:
 
 
 def _guide() -> tuple[GuideTable, ...]:
-    from corpusgen.stages.guide import guide
+    from corpusgen.stages.lineage.guide import guide
 
     return guide()
 

@@ -107,6 +107,6 @@ async def why(request: web.Request) -> web.StreamResponse:
 
 
 def _story(corpus: Corpus, record_id: str) -> dict[str, Any]:
-    from corpusgen.stages.story import NOTICE, chapters, story
+    from corpusgen.stages.lineage.story import NOTICE, chapters, story
 
     return {"chapters": list(chapters(story(corpus, record_id))), "notice": NOTICE}

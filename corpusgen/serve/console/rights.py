@@ -25,9 +25,9 @@ from corpusgen.serve.service import service_of
 from corpusgen.serve.sessions import SESSIONS
 from corpusgen.serve.statuses import NoSuch, Refused
 from corpusgen.serve.submitted import Wanted, read_wanted
-from corpusgen.stages.explaining import NOTICE, explained
-from corpusgen.stages.registering import listed, shown
-from corpusgen.stages.waiving import Asked, end_waiver, grant, waivers
+from corpusgen.stages.terms.explaining import NOTICE, explained
+from corpusgen.stages.terms.registering import listed, shown
+from corpusgen.stages.terms.waiving import Asked, end_waiver, grant, waivers
 
 MOST: Final = 50
 MOST_EVIDENCE: Final = 16 << 20

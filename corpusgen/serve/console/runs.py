@@ -240,7 +240,7 @@ def _map(service: Service, named: str) -> tuple[Any, str]:
     task = _task_of(service.runs.rules, str(row["spec_digest"]), str(row["task"]))
     if task is None:
         return None, "The task of this run is not in the tasks folder as it was then, so nobody knows its pool."
-    from corpusgen.stages.mapping import coverage
+    from corpusgen.stages.report.mapping import coverage
 
     found = coverage(_Asked(task=task, corpus=service.corpus, run_id=str(row["run_id"])))
     if found is None:

@@ -15,7 +15,7 @@ from corpusgen.serve.console.runs import report_of
 from corpusgen.serve.routes import caller_of
 from corpusgen.serve.service import service_of
 from corpusgen.serve.statuses import NoSuch
-from corpusgen.stages.evaluations import evaluation_of
+from corpusgen.stages.release.evaluations import evaluation_of
 
 _COLUMNS: Final = "student_id, run_id, dataset, facts, trained_us"
 
@@ -56,7 +56,7 @@ async def student(request: web.Request) -> web.StreamResponse:
 
 
 def _releases(corpus: Corpus, student_id: str) -> list[Mapping[str, Any]]:
-    from corpusgen.stages.released import noted_releases
+    from corpusgen.stages.release.released import noted_releases
 
     told = (one.to_json() for one in noted_releases(corpus))
     return [one for one in told if one.get("student_id") == student_id]

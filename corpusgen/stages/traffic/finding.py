@@ -22,9 +22,9 @@ from corpusgen.errors import CorpusgenError, UsageError
 from corpusgen.provenance.policy import Decision, IntendedUse, decide
 from corpusgen.records import Json
 from corpusgen.spec import TaskSpec
-from corpusgen.stages.deciding import rights_of, roles_of
-from corpusgen.stages.rejudging import Touch, judged_today, stored_task
 from corpusgen.stages.task import Task
+from corpusgen.stages.terms.deciding import rights_of, roles_of
+from corpusgen.stages.terms.rejudging import Touch, judged_today, stored_task
 from corpusgen.stages.traffic.clusters import Sorter, learn_clusters
 from corpusgen.stages.traffic.ranking import (
     COVERED,

@@ -1,0 +1,1 @@
+"""Taking something out of everything below a corpus."""

@@ -1,0 +1,1 @@
+"""Where everything comes from: traced, audited, told, signed and proved."""

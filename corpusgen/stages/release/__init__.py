@@ -1,0 +1,1 @@
+"""A student that goes out under a name."""

@@ -1,0 +1,1 @@
+"""Terms, and what they allow: registered, judged, explained, waived, and looked at again."""
