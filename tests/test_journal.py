@@ -20,7 +20,8 @@ from corpusgen import journal as journal_module
 from corpusgen.budget.amounts import Amounts
 from corpusgen.budget.ledger import Intent, Ledger
 from corpusgen.errors import CorpusDamaged, CorpusTooNew, CorpusUnwritable, StoreError, UsageError
-from corpusgen.journal import _UPGRADES, JOURNAL_VERSION, Journal, Operation, Transaction, owner_alive, portions
+from corpusgen.journal import Journal, Operation, Transaction, owner_alive, portions
+from corpusgen.journal_tables import JOURNAL_VERSION, UPGRADES
 
 PYTHON = [sys.executable, "-W", "error", "-c"]
 
@@ -236,7 +237,7 @@ def test_a_new_journal_and_one_brought_up_from_version_1_have_the_same_columns(t
 
 def test_a_journal_of_version_2_takes_batches(tmp_path: Path) -> None:
     old = apsw.Connection(str(tmp_path / "journal.sqlite"))
-    old.execute(VERSION_1 + _UPGRADES[1] + "pragma user_version=2;")
+    old.execute(VERSION_1 + UPGRADES[1] + "pragma user_version=2;")
     old.close()
     with journal_in(tmp_path) as journal:
         assert int(journal.reader.pragma("user_version") or 0) == JOURNAL_VERSION

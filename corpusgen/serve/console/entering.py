@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from corpusgen.journal import JOURNAL_VERSION
+from corpusgen.journal_tables import JOURNAL_VERSION
 from corpusgen.records import SCHEMA_VERSION
 from corpusgen.serve.console.forms import fields_of, see
 from corpusgen.serve.console.pages import THEME, THEMES, page
