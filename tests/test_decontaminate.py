@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from eval_corpus import corpus, edits, noise, sentences
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corpusgen.curation.decontaminate import EvalSet, Settings
@@ -403,10 +403,12 @@ def test_an_eval_item_of_one_repeated_word_is_found_in_itself(tmp_path: Path) ->
 
 
 @given(st.text(min_size=1, max_size=200), st.integers(0, 50), st.integers(1, 20))
+@example("0/0", 0, 2)
 def test_a_passage_is_what_its_words_are(text: str, first: int, count: int) -> None:
     known = words(text)
     found = words(passage(text, first, count, of=len(known), longest=10_000))
-    assert set(known[first : first + count]) <= set(found)
+    asked = {word for word in known[first : first + count] if word.isalnum()}  # an operator is one only between numbers
+    assert asked <= set(found)
 
 
 @given(st.text(max_size=100))
