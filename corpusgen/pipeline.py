@@ -16,20 +16,17 @@ from corpusgen.errors import PartialFailure
 from corpusgen.fields import Unit
 from corpusgen.prompting.prompts import prompts
 from corpusgen.records import Json, Record
-from corpusgen.stages.asking import (
-    Asked,
-    Watch,
-    ask_for_labels,
-    learn_pool,
-    no_watch,
-)
+from corpusgen.stages.asking import Asked, ask_for_labels, learn_pool
 from corpusgen.stages.cataloguing import refresh_catalog
 from corpusgen.stages.committing import commit_records
 from corpusgen.stages.lanes import end_lane, lane_answers
 from corpusgen.stages.lineage.attesting import attest
-from corpusgen.stages.opening import Run, end_run, judge_answers_by_terms, open_run
+from corpusgen.stages.loading import load_task
+from corpusgen.stages.opening import end_run, judge_answers_by_terms, open_run
+from corpusgen.stages.runs import Run
 from corpusgen.stages.sieving import sieves
-from corpusgen.stages.task import Task, load_task
+from corpusgen.stages.task import Task
+from corpusgen.stages.watching import Watch, no_watch
 from corpusgen.stages.writing import Texts, ask_for_texts, new_items, pool_items
 from corpusgen.store.manifest import read_manifest
 

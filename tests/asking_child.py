@@ -19,8 +19,10 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusgenError
 from corpusgen.fanout.stream import answers
 from corpusgen.prompting.prompts import Prompt, prompts
-from corpusgen.stages.opening import Run, open_run
-from corpusgen.stages.task import load_task, request_for
+from corpusgen.stages.loading import load_task
+from corpusgen.stages.opening import open_run
+from corpusgen.stages.runs import Run
+from corpusgen.stages.task import request_for
 
 
 def every_prompt(run: Run) -> list[Prompt]:

@@ -37,7 +37,8 @@ from corpusgen.mock.server import Options
 from corpusgen.pipeline import run_task
 from corpusgen.stages import opening
 from corpusgen.stages.lanes import Lane, lane_of
-from corpusgen.stages.task import Task, load_task
+from corpusgen.stages.loading import load_task
+from corpusgen.stages.task import Task
 
 STEPS = {"intended": 2, "handed over": 4, "submitted": 2, "adopted": 2, "freed": 1, "kept": 2, "ended": 2}
 """Every step that can be died at, and how often that is tried."""

@@ -17,7 +17,7 @@ from corpusgen.errors import CorpusgenError
 from corpusgen.pipeline import end_batches, run_task
 from corpusgen.stages import opening
 from corpusgen.stages.lanes import Lane, lane_of
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.verifying import verify
 
 HALF = {"input_usd_per_mtok": "5", "output_usd_per_mtok": "20"}

@@ -18,7 +18,7 @@ from corpusgen.mock.plan import KINDS
 from corpusgen.mock.server import MockTeacher, Options, mock_teacher
 from corpusgen.pipeline import run_task
 from corpusgen.records import Record
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 from corpusgen.store.manifest import read_manifest
 from corpusgen.store.shards import read_records
 

@@ -15,7 +15,7 @@ from serve_samples import OPENAI, Served, served
 
 from corpusgen.corpus import Corpus
 from corpusgen.pipeline import Distillation, distill
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = (

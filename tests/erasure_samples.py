@@ -19,7 +19,7 @@ from corpusgen.curation.occurrence import Occurrence
 from corpusgen.export.chat import export_chat
 from corpusgen.journal import Transaction
 from corpusgen.pipeline import Distillation, distill
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 
 ZSTD = b"\x28\xb5\x2f\xfd"
 ZLIB = (b"\x78\x01", b"\x78\x9c", b"\x78\xda")

@@ -19,10 +19,12 @@ from corpusgen.mock.bill import Prices
 from corpusgen.mock.server import MockTeacher, Options
 from corpusgen.prompting.prompts import prompts
 from corpusgen.records import Record, Request
-from corpusgen.stages.opening import Run, open_run
+from corpusgen.stages.loading import load_task
+from corpusgen.stages.opening import open_run
 from corpusgen.stages.pool import unique_pool
+from corpusgen.stages.runs import Run
 from corpusgen.stages.sieving import Notes
-from corpusgen.stages.task import load_task, request_for
+from corpusgen.stages.task import request_for
 from corpusgen.teachers.billing import NOTHING_KNOWN, Billing
 from corpusgen.teachers.endpoint import Endpoint
 from corpusgen.teachers.pacing import Pacer

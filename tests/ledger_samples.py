@@ -18,7 +18,7 @@ from corpusgen.provenance.merkle import MerkleTree
 from corpusgen.provenance.signing import KEY_VARIABLE, Signer, signing_key
 from corpusgen.records import canonical_json
 from corpusgen.stages.lineage.ledger_checks import events_of
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 
 
 def distilled(folder: Path) -> Path:

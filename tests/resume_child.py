@@ -13,8 +13,9 @@ from corpusgen.errors import CorpusgenError
 from corpusgen.fanout.stream import answers
 from corpusgen.prompting.prompts import prompts
 from corpusgen.stages.committing import commit_records
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.opening import open_run
-from corpusgen.stages.task import load_task, request_for
+from corpusgen.stages.task import request_for
 
 
 async def work(path: Path, folder: Path, tokens: int | None) -> int:

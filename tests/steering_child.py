@@ -14,7 +14,7 @@ from flow_samples import open_corpus
 
 from corpusgen.errors import CorpusgenError
 from corpusgen.pipeline import run_task
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 
 
 def tell(stage: str, total: int | None) -> None:

@@ -14,7 +14,8 @@ from test_several_teachers import rows, sound
 
 from corpusgen.corpus import utc_now
 from corpusgen.prompting.prompts import Item
-from corpusgen.stages.task import Task, connect, load_task, request_for
+from corpusgen.stages.loading import load_task
+from corpusgen.stages.task import Task, connect, request_for
 
 FITS = '{"kind": "bird"}'
 MENDING = {

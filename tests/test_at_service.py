@@ -29,9 +29,9 @@ from corpusgen.serve.tokens import revoke
 from corpusgen.stages.at_service import running as at_service
 from corpusgen.stages.at_service.wire import Address, address
 from corpusgen.stages.budgeting import set_budget
-from corpusgen.stages.opening import Run
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.planning import plan
-from corpusgen.stages.task import load_task
+from corpusgen.stages.runs import Run
 from corpusgen.stages.verifying import verify
 from corpusgen.teachers.transport import Secret
 

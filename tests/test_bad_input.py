@@ -26,8 +26,8 @@ from without_permission import on_another_disk, why_no_mounts
 from corpusgen.corpus import Corpus
 from corpusgen.journal_tables import JOURNAL_VERSION
 from corpusgen.pipeline import run_task
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.selecting import Filters, find_selection, select
-from corpusgen.stages.task import load_task
 from corpusgen.stages.verifying import verify
 
 ITEMS = 30

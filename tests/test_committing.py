@@ -21,9 +21,11 @@ from corpusgen.prompting.prompts import Prompt, prompts
 from corpusgen.records import Completion, Reply, Request
 from corpusgen.stages import committing
 from corpusgen.stages.committing import ROWS_PER_SHARD, commit_records, committed_shards, one_at_a_time
-from corpusgen.stages.opening import Run, open_run
+from corpusgen.stages.loading import load_task
+from corpusgen.stages.opening import open_run
 from corpusgen.stages.rereading import reader_of
-from corpusgen.stages.task import load_task, request_for
+from corpusgen.stages.runs import Run
+from corpusgen.stages.task import request_for
 from corpusgen.store.answers import Card
 from corpusgen.store.manifest import Manifest, read_manifest
 from corpusgen.store.shards import read_records

@@ -17,7 +17,8 @@ from test_several_teachers import rows
 
 from corpusgen.corpus import utc_now
 from corpusgen.prompting.prompts import Item
-from corpusgen.stages.task import Task, connect, load_task, request_for
+from corpusgen.stages.loading import load_task
+from corpusgen.stages.task import Task, connect, request_for
 from corpusgen.teachers.reading import body_of
 
 PROMPT = "---\nname: chat\ninputs: [messages]\n---\nsystem:\nBe brief.\nmessages:\n"

@@ -14,7 +14,7 @@ from test_tutorial import BLOCK, run
 from corpusgen import curate_fields
 from corpusgen.curate_fields import Curate
 from corpusgen.curation.filters import load
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 
 PAGE = Path(__file__).parent.parent / "docs" / "curation.md"
 BLOCKS = BLOCK.findall(PAGE.read_text("utf-8"))

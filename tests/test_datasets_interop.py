@@ -14,7 +14,7 @@ from task_samples import write_label_task
 
 from corpusgen.corpus import Corpus
 from corpusgen.pipeline import Distillation, distill
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 from corpusgen.store.shards import read_records
 
 PYTHON = os.environ.get("DATASETS_PYTHON", "")

@@ -30,9 +30,9 @@ from corpusgen.pipeline import run_task
 from corpusgen.records import Record
 from corpusgen.stages.erasure.erasing import erase
 from corpusgen.stages.erasure.reaching import Kind, Selector
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.repairing import repair
 from corpusgen.stages.sealing import sealed_dataset
-from corpusgen.stages.task import load_task
 from corpusgen.stages.verifying import orphans, verify
 from corpusgen.store.shards import read_records
 

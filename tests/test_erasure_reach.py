@@ -25,9 +25,10 @@ from corpusgen.pipeline import Distillation, distill, run_task
 from corpusgen.records import Record
 from corpusgen.stages.erasure.erasing import erase, foresee
 from corpusgen.stages.erasure.reaching import Kind, Selector
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.sealing import sealed_dataset
 from corpusgen.stages.studying import learn_pool
-from corpusgen.stages.task import connect, load_task
+from corpusgen.stages.task import connect
 from corpusgen.stages.terms.deciding import decision_for
 from corpusgen.stages.training import find_student, train, train_sealed
 from corpusgen.stages.verifying import verify

@@ -32,7 +32,7 @@ from corpusgen.export.notice import notice
 from corpusgen.export.sheets import ab2013, eu_2_5, nist_600_1
 from corpusgen.export.spdx import spdx, spdx_json
 from corpusgen.stages.exporting import DOCUMENTS, dataset_facts
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 from corpusgen.store.shards import SCHEMA, read_records
 
 PYTHON = os.environ.get("EXPORTS_PYTHON", "")

@@ -11,8 +11,9 @@ from flow_samples import open_corpus, write_task
 from corpusgen.corpus import utc_now
 from corpusgen.errors import SpecError, UnsupportedParameter, UsageError
 from corpusgen.records import Request
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.planning import Plan, plan
-from corpusgen.stages.task import check_sizes, connect, load_task, request_for
+from corpusgen.stages.task import check_sizes, connect, request_for
 from corpusgen.teachers.batches import Batches, Limits
 
 HOSTED = {"script": None, "free": False}

@@ -14,7 +14,7 @@ from corpusgen.mock.bill import Prices
 from corpusgen.mock.server import MockTeacher, Options, mock_teacher
 from corpusgen.pipeline import run_task
 from corpusgen.records import Record
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 from corpusgen.store.shards import read_records
 
 PRICES = Prices(input_per_mtok=10_000_000, output_per_mtok=40_000_000)

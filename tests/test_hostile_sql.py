@@ -22,7 +22,7 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import QueryError
 from corpusgen.provenance.lineage import SCHEMAS, VIEWS
 from corpusgen.stages.lineage.tracing import lineage_files
-from corpusgen.stages.sql import journal_tables
+from corpusgen.stages.tables import journal_tables
 from corpusgen.store import query
 from corpusgen.store.manifest import read_manifest
 from corpusgen.store.query import FiledSchema, QueryLimits, run_query

@@ -28,7 +28,8 @@ from corpusgen.mock.server import Options, mock_teacher
 from corpusgen.records import Verdict
 from corpusgen.stages.judgements import Judging, score_in
 from corpusgen.stages.judges import judgement_in, told
-from corpusgen.stages.task import Task, connect, load_task
+from corpusgen.stages.loading import load_task
+from corpusgen.stages.task import Task, connect
 from corpusgen.store.shards import read_records
 
 PROMPT = """\

@@ -16,7 +16,7 @@ from corpusgen import marks
 from corpusgen.curation.exact import told_apart
 from corpusgen.marks import Marks, mark_of
 from corpusgen.pipeline import generate, run_task
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 
 MANY = st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 40), max_size=30), max_size=20)
 

@@ -13,9 +13,10 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import SealRefused, SpecError, UsageError
 from corpusgen.pipeline import Distillation, distill, evaluate_student, generate, run_task
 from corpusgen.records import Json
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.sealing import seal
 from corpusgen.stages.selecting import Filters, select
-from corpusgen.stages.task import connect, load_task
+from corpusgen.stages.task import connect
 from corpusgen.stages.terms.deciding import decision_for
 from corpusgen.stages.training import find_student
 from corpusgen.store.shards import read_columns

@@ -26,10 +26,11 @@ from corpusgen.mock.server import MockTeacher, mock_teacher
 from corpusgen.prompting.prompts import prompts
 from corpusgen.spec import Budget
 from corpusgen.stages.estimating import Estimate, Estimator, Learned, PerRequest
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.opening import open_run
 from corpusgen.stages.planning import SAMPLE, Plan, _Sample, plan
 from corpusgen.stages.report.hindsight import plan_json, plan_lines
-from corpusgen.stages.task import Task, load_task, request_for
+from corpusgen.stages.task import Task, request_for
 from corpusgen.teacher_fields import TeacherSpec
 from corpusgen.teachers.billing import NOTHING_KNOWN
 from corpusgen.teachers.endpoint import Endpoint

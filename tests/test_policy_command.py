@@ -13,7 +13,7 @@ from command import Ran, corpusgen
 from rights_samples import PROHIBITED, UNCLEAR, acme, acme_task, write_terms
 
 from corpusgen.corpus import Corpus
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.terms.waiving import Asked, grant
 
 NOWHERE = "http://127.0.0.1:9/v1"

@@ -22,7 +22,7 @@ from corpusgen.provenance.questions import questions
 from corpusgen.stages.lineage.guide import guide
 from corpusgen.stages.lineage.guide_words import EXAMPLES
 from corpusgen.stages.lineage.reading import opened
-from corpusgen.stages.sql import TABLES
+from corpusgen.stages.tables import TABLES
 from corpusgen.store.query import FiledSchema, QueryLimits, QueryResult, run_query
 from corpusgen.store.shards import write_shard
 from corpusgen.store.tabulate import tabulate

@@ -18,7 +18,7 @@ from without_permission import held_to_permissions, nobody_may_write, on_another
 from corpusgen.corpus import Corpus
 from corpusgen.pipeline import run_task
 from corpusgen.reading import Unwritable
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 
 ITEMS = 7
 NO_MOUNTS = why_no_mounts()

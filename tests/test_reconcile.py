@@ -26,9 +26,10 @@ from corpusgen.errors import InvalidAnswer, TeacherError, TeacherTimeout, UsageE
 from corpusgen.fanout.stream import answers
 from corpusgen.journal import Transaction
 from corpusgen.prompting.prompts import prompts as every_prompt
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.opening import open_run
 from corpusgen.stages.reconciling import accept, reconcile
-from corpusgen.stages.task import load_task, request_for
+from corpusgen.stages.task import request_for
 from corpusgen.stages.verifying import verify
 from corpusgen.store.answers import store_card
 from corpusgen.store.usage_export import Billed, UsageExport, read_export

@@ -15,8 +15,8 @@ from teacher_samples import server
 from corpusgen.corpus import Corpus
 from corpusgen.pipeline import Distillation, distill, generate
 from corpusgen.stages import committing
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.repairing import repair
-from corpusgen.stages.task import load_task
 from corpusgen.stages.verifying import orphans, verify
 
 

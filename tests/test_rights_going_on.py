@@ -21,7 +21,7 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusgenError, LocatedError, PolicyRefused
 from corpusgen.mock.server import Options
 from corpusgen.pipeline import run_task
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.terms import permitting
 
 EVENING = datetime(2026, 11, 10, 23, 59, tzinfo=UTC)

@@ -32,9 +32,10 @@ from corpusgen.mock.plan import FaultPlan
 from corpusgen.mock.server import MockTeacher
 from corpusgen.pipeline import generate
 from corpusgen.prompting.prompts import prompts
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.planning import plan
 from corpusgen.stages.repairing import repair
-from corpusgen.stages.task import connect, load_task, request_for
+from corpusgen.stages.task import connect, request_for
 from corpusgen.stages.verifying import verify
 
 DROPS = "select item_id, stage, reason from drops where stage glob 'ask:*' order by 1, 2"

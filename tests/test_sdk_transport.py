@@ -24,7 +24,7 @@ from corpusgen.errors import (
     TeacherFault,
     TeacherTimeout,
 )
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 from corpusgen.teachers.billing import Billing
 from corpusgen.teachers.sdk import Client, Opens, Sdk, anthropic_client, openai_client
 from corpusgen.teachers.transport import Secret, Transport

@@ -15,9 +15,10 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, PolicyRefused, SealRefused, UsageError
 from corpusgen.pipeline import run_task
 from corpusgen.provenance.policy import Decision
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.sealing import Sealed, seal, sealed_dataset
 from corpusgen.stages.selecting import Filters, Selection, data_file, find_selection, select, selections
-from corpusgen.stages.task import Task, connect, load_task
+from corpusgen.stages.task import Task, connect
 from corpusgen.stages.terms.deciding import decision_for
 from corpusgen.stages.training import find_student, train_sealed
 from corpusgen.store.shards import read_records, write_shard

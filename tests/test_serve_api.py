@@ -29,8 +29,8 @@ from corpusgen.serve.api.events import MOST_STREAMS
 from corpusgen.serve.callers import LOCAL, Caller
 from corpusgen.serve.slowly import Slowly
 from corpusgen.serve.statuses import Refused
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.reconciling import accept, unconfirmed
-from corpusgen.stages.task import load_task
 from corpusgen.stages.verifying import verify
 
 TEACHER = "endpoint/mock-model"

@@ -32,7 +32,7 @@ from corpusgen.pipeline import Distillation, distill
 from corpusgen.serve.api.models import BudgetWanted, LeaseReturn, LeaseTold, LeaseWanted, RunWanted
 from corpusgen.serve.api.operations import operations
 from corpusgen.serve.openapi import document
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 
 EXAMPLES = 6
 """For each operation; a bounded search, the same at every run."""

@@ -12,8 +12,8 @@ from flow_samples import open_corpus
 
 from corpusgen.mock.server import Options, mock_teacher
 from corpusgen.pipeline import Distillation, distill
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.served import served_models
-from corpusgen.stages.task import load_task
 
 WORDS = ["one", "fault:wrong-model", "two"]
 SAID = "1 record of endpoint/m came from another model: somebody-else-7b"

@@ -14,7 +14,8 @@ from flow_samples import open_corpus, write_task
 from several_samples import PRICED, failing, saying, write_several
 
 from corpusgen.pipeline import generate
-from corpusgen.stages.task import first_asked, load_task
+from corpusgen.stages.loading import load_task
+from corpusgen.stages.task import first_asked
 
 REFUSING = {
     "answers": [{"contains": "word 0001", "text": "I will not.", "finish_reason": "content_filter"}],

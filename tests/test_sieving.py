@@ -12,8 +12,9 @@ from test_curation_flow import written
 
 from corpusgen.corpus import Corpus
 from corpusgen.errors import Interrupted
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.sieving import PORTION, Notes, Sieved, sieved
-from corpusgen.stages.task import Task, load_task
+from corpusgen.stages.task import Task
 
 COPIES = 4
 RUN = "r" * 16

@@ -24,9 +24,9 @@ from corpusgen.fields import Unit
 from corpusgen.pipeline import Distillation, distill, run_task
 from corpusgen.records import Json
 from corpusgen.stages.asking import Asked, ask_for_labels
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.opening import open_run
 from corpusgen.stages.report.material import funnel
-from corpusgen.stages.task import load_task
 
 CHILD = Path(__file__).parent / "steering_child.py"
 ACTIVE = "active: {first: 10, round: 10, most: 50, stop: null}"

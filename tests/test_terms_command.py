@@ -12,7 +12,7 @@ from flow_samples import write_task
 from rights_samples import ACME, UNCLEAR, acme, write_terms
 
 from corpusgen.corpus import Corpus
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.terms.deciding import registry_of
 
 NOWHERE = "http://127.0.0.1:9/v1"

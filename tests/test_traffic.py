@@ -20,7 +20,7 @@ from traffic_samples import BEGIN, PLANTED, Planted, log_line, planted, record, 
 
 from corpusgen.corpus import Corpus
 from corpusgen.journal import Transaction
-from corpusgen.stages.task import load_task
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.traffic.clusters import COUNTED, Repeats, learn_clusters
 from corpusgen.stages.traffic.finding import Traffic, of_logs, teacher_of
 from corpusgen.stages.traffic.ranking import WEIGHTS, WHY, Ranked, keys_of, normal

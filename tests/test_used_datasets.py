@@ -20,9 +20,10 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import PolicyRefused, SealRefused, UsageError
 from corpusgen.pipeline import run_task
 from corpusgen.spec import BaseModelSpec, StudentSpec, TaskSpec
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.sealing import seal, sealed_dataset
 from corpusgen.stages.selecting import Filters, find_selection, select
-from corpusgen.stages.task import Task, connect, load_task
+from corpusgen.stages.task import Task, connect
 from corpusgen.stages.terms.deciding import decision_for
 from corpusgen.stages.training import train_sealed
 from corpusgen.store.shards import read_records

@@ -64,9 +64,9 @@ def select(
             raise UsageError(
                 "--strata and --quotas say how --diverse chooses; give --diverse N, and --strata with --quotas"
             )
+        from corpusgen.stages.loading import load_task
         from corpusgen.stages.selecting import Filters, check_curated, latest_calibration, parse_shares, parse_splits
         from corpusgen.stages.selecting import select as make_selection
-        from corpusgen.stages.task import load_task
 
         filters = Filters(
             run_id=run_id,
@@ -149,8 +149,8 @@ def diff(before: str, after: str, corpus_folder: Path, as_json: bool) -> None:
 @json_option
 def seal(dataset: str, spec: Path, corpus_folder: Path, as_json: bool) -> None:
     """Seal a selected version: check its provenance and today's terms, and lay out a folder any reader can open."""
+    from corpusgen.stages.loading import load_task
     from corpusgen.stages.sealing import seal_by_todays_terms
-    from corpusgen.stages.task import load_task
 
     task = load_task(spec)
     with existing(corpus_folder) as corpus:
@@ -205,7 +205,7 @@ def _export_chat(dataset: str, out: Path, split: str, spec: Path | None, corpus_
     with existing(corpus_folder, reading=True) as corpus:
         from corpusgen.export.chat import export_chat
         from corpusgen.stages.exporting import note_export, rows_to_export
-        from corpusgen.stages.task import load_task
+        from corpusgen.stages.loading import load_task
 
         # Never two splits in one file: nobody could tell them apart there, and would train on both.
         sealed, paths = rows_to_export(corpus, dataset, split, None if spec is None else load_task(spec))
@@ -220,7 +220,7 @@ def _export_chat(dataset: str, out: Path, split: str, spec: Path | None, corpus_
 def _export_document(dataset: str, out: Path, kind: str, spec: Path, corpus_folder: Path, *, as_json: bool) -> None:
     with existing(corpus_folder, reading=True) as corpus:
         from corpusgen.stages.exporting import export_document
-        from corpusgen.stages.task import load_task
+        from corpusgen.stages.loading import load_task
 
         made = export_document(corpus, load_task(spec), dataset, kind, out)
     if as_json:

@@ -46,7 +46,7 @@ def distill(
     from corpusgen.cli.board import work
     from corpusgen.pipeline import Distillation
     from corpusgen.pipeline import distill as the_job
-    from corpusgen.stages.task import load_task
+    from corpusgen.stages.loading import load_task
     from corpusgen.stages.watching import Board
 
     caps, lender = parse_budget(budget), service_at(service)

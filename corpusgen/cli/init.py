@@ -214,7 +214,7 @@ def _examples(names: list[str]) -> str:
 
 def _try_out(texts: dict[str, str]) -> None:
     """Load the task from a folder that goes away again, so that nothing wrong is ever left in the user's."""
-    from corpusgen.stages.task import load_task
+    from corpusgen.stages.loading import load_task
 
     with TemporaryDirectory() as elsewhere:
         _write(Path(elsewhere), texts)

@@ -45,7 +45,7 @@ def explain(spec: Path, on: datetime | None, corpus_folder: Path, as_json: bool)
     Waivers, reviews and terms of the corpus count where there is one. It ends with exit code 0 whatever it finds;
     corpusgen plan and run refuse with 4.
     """
-    from corpusgen.stages.task import load_task
+    from corpusgen.stages.loading import load_task
     from corpusgen.stages.terms.explaining import explained
 
     task = load_task(spec)
@@ -172,7 +172,7 @@ def waive(
     What is prohibited needs the provider's written authorisation, where its terms foresee one, --rule R04, and --task
     or --teacher. It is of the documents as they are now: where one says something else later, it lifts nothing.
     """
-    from corpusgen.stages.task import load_task
+    from corpusgen.stages.loading import load_task
     from corpusgen.stages.terms.waiving import Asked, grant, waiver_json
 
     asked = Asked(

@@ -67,9 +67,9 @@ def _release(corpus_folder: Path, student: str, asked: dict[str, Any], *, as_jso
         if asked[name] is None:
             raise UsageError(f"--{name} is missing: a release has a name, and a person who answers for it")
     with existing(corpus_folder) as corpus:
+        from corpusgen.stages.loading import load_task
         from corpusgen.stages.release.candidates import Wanted, base_of
         from corpusgen.stages.release.releasing import release as make_release
-        from corpusgen.stages.task import load_task
 
         spec, base = asked["spec"], (asked["base"], asked["base_provider"], asked["base_weights_sha256"])
         wanted = Wanted(

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from corpusgen.fields import Unit
     from corpusgen.records import Json
     from corpusgen.stages.at_service.wire import Address
-    from corpusgen.stages.opening import Run
     from corpusgen.stages.planning import Plan, SplitPlan, TeacherPlan
+    from corpusgen.stages.runs import Run
     from corpusgen.stages.task import Task
 
 
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 @json_option
 def plan(spec: Path, corpus_folder: Path, budget: str | None, service: str | None, as_json: bool) -> None:
     """Say what a run would ask, cost and take, and whether the terms allow it. Sends nothing."""
+    from corpusgen.stages.loading import load_task
     from corpusgen.stages.planning import plan as make_plan
-    from corpusgen.stages.task import load_task
     from corpusgen.stages.terms.deciding import refusal
 
     caps, lender = parse_budget(budget), service_at(service)
@@ -197,7 +197,7 @@ def run(
     """Ask for everything that is not answered yet; takes up by itself where it stopped."""
     from corpusgen.cli.board import work
     from corpusgen.pipeline import end_batches, run_task
-    from corpusgen.stages.task import load_task
+    from corpusgen.stages.loading import load_task
     from corpusgen.stages.watching import Board
 
     caps, lender = parse_budget(budget), service_at(service)

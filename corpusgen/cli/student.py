@@ -32,7 +32,7 @@ from corpusgen.errors import UsageError
 @json_option
 def train(dataset: str, spec: Path, corpus_folder: Path, budget: str | None, as_json: bool) -> None:
     """Train the student of a sealed dataset; the policy is asked again, and caps on compute_s and wall_s bind."""
-    from corpusgen.stages.task import load_task
+    from corpusgen.stages.loading import load_task
     from corpusgen.stages.training import train_sealed
 
     caps = parse_budget(budget)
@@ -58,8 +58,8 @@ def evaluate(
     """Compare a student with its teacher on the spec's gold items; asks the teacher what it has not been asked yet."""
     from corpusgen.cli.board import work
     from corpusgen.pipeline import evaluate_student
-    from corpusgen.stages.opening import Run
-    from corpusgen.stages.task import load_task
+    from corpusgen.stages.loading import load_task
+    from corpusgen.stages.runs import Run
     from corpusgen.stages.training import find_student
     from corpusgen.stages.watching import Board
 

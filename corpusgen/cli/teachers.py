@@ -134,7 +134,7 @@ def check(
     booked like any other.
     """
     from corpusgen.stages.checking import check_named, check_teacher, probe_named, probe_task
-    from corpusgen.stages.task import load_task
+    from corpusgen.stages.loading import load_task
 
     caps = parse_budget(budget)
     of_spec = target.endswith((".yaml", ".yml")) or Path(target).is_file()

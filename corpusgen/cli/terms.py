@@ -30,7 +30,7 @@ _NOTICE = "Not legal advice."
 
 
 def _task(spec: Path | None) -> Task | None:
-    from corpusgen.stages.task import load_task
+    from corpusgen.stages.loading import load_task
 
     return None if spec is None else load_task(spec)
 

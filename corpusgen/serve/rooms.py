@@ -31,8 +31,10 @@ from corpusgen.serve.callers import Caller
 from corpusgen.serve.config import CALLS, Configured, alias_of
 from corpusgen.serve.refusals import Busy, Stopping
 from corpusgen.stages.erasure.erasures import Tombstones
-from corpusgen.stages.opening import Run, end_run, judge_answers_by_terms, open_run
-from corpusgen.stages.task import Task, load_task
+from corpusgen.stages.loading import load_task
+from corpusgen.stages.opening import end_run, judge_answers_by_terms, open_run
+from corpusgen.stages.runs import Run
+from corpusgen.stages.task import Task
 from corpusgen.store.durable import make_folder, unwritable, write_file
 
 FOLDER: Final = "service"

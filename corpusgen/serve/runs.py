@@ -43,7 +43,7 @@ from corpusgen.serve.submitted import (
     rules_for,
     tasks_in,
 )
-from corpusgen.stages.opening import OF_RUN, Run
+from corpusgen.stages.runs import OF_RUN, Run
 from corpusgen.stages.task import Task
 from corpusgen.stages.watching import Board
 

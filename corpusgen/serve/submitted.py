@@ -28,7 +28,8 @@ from corpusgen.serve.config import Configured, by_name
 from corpusgen.serve.statuses import NoSuch, Refused
 from corpusgen.shipped import shipped
 from corpusgen.spec import Located, TaskSpec, load_spec, parse_yaml, problems
-from corpusgen.stages.task import Task, task_of
+from corpusgen.stages.loading import task_of
+from corpusgen.stages.task import Task
 from corpusgen.store.durable import make_folder, sync_folder, write_file
 from corpusgen.teacher_fields import TeacherSpec
 

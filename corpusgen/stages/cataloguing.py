@@ -24,7 +24,7 @@ def refresh_catalog(corpus: Corpus, manifest: Manifest) -> None:
         made_of = listed.stat().st_mtime_ns
         if catalog.exists() and catalog.stat().st_mtime_ns == made_of:
             return
-        from corpusgen.stages.sql import journal_tables
+        from corpusgen.stages.tables import journal_tables
         from corpusgen.store.catalog import build_catalog
 
         build_catalog(corpus.folder, manifest, journal_tables(corpus), _lineage_views(corpus.folder / LINEAGE))

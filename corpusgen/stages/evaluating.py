@@ -14,18 +14,10 @@ from corpusgen.distill.students.bag import BagStudent
 from corpusgen.evaluate.calibration import Calibration, Reliability, reliability
 from corpusgen.evaluate.cost import StudentCost, measure_cost
 from corpusgen.evaluate.gap import Gap, measure_gap
-from corpusgen.stages.asking import (
-    Asked,
-    Labelled,
-    Round,
-    Watch,
-    ask_labels,
-    ask_validation,
-    gold_of,
-    logprobs_of,
-    no_watch,
-)
-from corpusgen.stages.opening import Run
+from corpusgen.stages.asking import Asked, ask_validation, gold_of
+from corpusgen.stages.rounds import Labelled, Round, ask_labels, logprobs_of
+from corpusgen.stages.runs import Run
+from corpusgen.stages.watching import Watch, no_watch
 
 if TYPE_CHECKING:  # only runs that are steered have any
     from corpusgen.curation.stopping import Expected

@@ -10,7 +10,7 @@ from corpusgen.corpus import Corpus
 from corpusgen.records import Request
 from corpusgen.stages.estimating import LIKELY_OUTPUT
 from corpusgen.stages.judgements import Judging
-from corpusgen.stages.opening import judge_run_id
+from corpusgen.stages.runs import judge_run_id
 from corpusgen.stages.task import Task
 from corpusgen.store.manifest import read_manifest
 from corpusgen.store.shards import read_records

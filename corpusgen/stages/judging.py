@@ -12,15 +12,15 @@ from corpusgen.fanout.stream import answers
 from corpusgen.marks import Marks
 from corpusgen.prompting.prompts import Prompt
 from corpusgen.records import Record
-from corpusgen.stages.asking import Watch, no_watch
 from corpusgen.stages.checks import AnswerChecks, answer_checks
 from corpusgen.stages.choosing import Choice, first_drop
 from corpusgen.stages.choosing import Plan as Wanted
 from corpusgen.stages.erasure.erasures import Sifter, Tombstones
 from corpusgen.stages.judgements import Judging, score_in
 from corpusgen.stages.judges import CHECK
-from corpusgen.stages.opening import Run
+from corpusgen.stages.runs import Run
 from corpusgen.stages.selecting import Filters, reused, useless
+from corpusgen.stages.watching import Watch, no_watch
 from corpusgen.stages.writing import Names
 from corpusgen.store.manifest import read_manifest
 from corpusgen.store.shards import read_records

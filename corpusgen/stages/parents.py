@@ -23,7 +23,7 @@ from corpusgen.errors import Problem, SeedError
 from corpusgen.marks import Marks
 from corpusgen.prompting.prompts import SPLITS
 from corpusgen.prompting.seeds import Seed, read_seeds
-from corpusgen.provenance.decisions import Decision, SourceUse
+from corpusgen.provenance.decisions import SourceUse
 from corpusgen.spec import Seeds, Source
 from corpusgen.stages.task import Task
 from corpusgen.store.answers import Card, known_records
@@ -46,18 +46,6 @@ def check_parents(corpus: Corpus, task: Task) -> None:
     problems = list(islice(chain(_lost(corpus, task), _unnamed(corpus, task)), SHOWN))
     if problems:
         raise SeedError(*problems)
-
-
-def decisions_above(corpus: Corpus, task: Task) -> tuple[Decision, ...]:
-    """What today's terms say of everybody who wrote what a task's seeds were made from, for the task's student."""
-    if not names_parents(task):
-        return ()
-    from corpusgen.stages.terms.rejudging import (  # with Arrow, which most tasks do without here
-        judged_today,
-        touches_above,
-    )
-
-    return tuple(dict.fromkeys(judged_today(corpus, task, touches_above(corpus, named_parents(corpus, task))).values()))
 
 
 def names_parents(task: Task) -> bool:

@@ -20,9 +20,9 @@ from corpusgen.provenance.policy import Decision
 from corpusgen.records import Json, Request, Split, TeacherRole
 from corpusgen.stages.estimating import Estimate, Estimator, PerRequest, Slowest, learned_of
 from corpusgen.stages.lanes import batch_service, in_batches
-from corpusgen.stages.opening import caps_of
-from corpusgen.stages.parents import check_parents, decisions_above
+from corpusgen.stages.parents import check_parents
 from corpusgen.stages.pool import unique_pool
+from corpusgen.stages.runs import caps_of
 from corpusgen.stages.sieving import Notes
 from corpusgen.stages.task import (
     Task,
@@ -36,6 +36,7 @@ from corpusgen.stages.task import (
     requester,
     role_of,
 )
+from corpusgen.stages.terms.ancestry import decisions_above
 from corpusgen.stages.terms.deciding import decision_for, decisions_for, refusal, strictest
 from corpusgen.store.answers import known_answers, known_records
 from corpusgen.store.shared_cache import Shared, SharedCache, open_shared_cache

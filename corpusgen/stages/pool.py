@@ -13,7 +13,7 @@ from corpusgen.prompting.prompts import Item
 from corpusgen.prompting.seeds import Seed
 from corpusgen.records import Split
 from corpusgen.stages.erasure.erasures import without_erased
-from corpusgen.stages.opening import Run
+from corpusgen.stages.runs import Run
 from corpusgen.stages.sieving import Notes, check_left, sieved, sieves, text_of
 from corpusgen.stages.task import Task
 

@@ -29,9 +29,9 @@ from corpusgen.stages.erasure.erasures import refuse_revoked
 from corpusgen.stages.imports.importing import imported_sources
 from corpusgen.stages.judges import Judges, check_judges
 from corpusgen.stages.lineage.attesting import attest
-from corpusgen.stages.opening import OF_RUN
 from corpusgen.stages.parents import descent
 from corpusgen.stages.parting import BUCKETS, bucket_of, buckets_of, by_bucket, gone_if_refused, parted, take_back
+from corpusgen.stages.runs import OF_RUN
 from corpusgen.stages.selecting import Selection, find_selection, split_of
 from corpusgen.stages.task import Task, connect
 from corpusgen.stages.terms.deciding import decisions_for, refusal, with_terms_of

@@ -20,8 +20,8 @@ from corpusgen.prompting.seeds import Seed
 from corpusgen.records import digest
 from corpusgen.stages.checks import Check, held_out_texts, prompt_checks
 from corpusgen.stages.erasure.erasures import STAGE as ERASED
-from corpusgen.stages.opening import Run
 from corpusgen.stages.repeats import Kept
+from corpusgen.stages.runs import Run
 from corpusgen.stages.task import Task
 
 PORTION = 128

@@ -24,12 +24,12 @@ from corpusgen.curation.stopping import Expected, Point, expected_gain, worth_it
 from corpusgen.journal import Transaction
 from corpusgen.records import Json, canonical_json
 from corpusgen.stages import studying
-from corpusgen.stages.opening import Run
+from corpusgen.stages.rounds import Labelled, Rounds
+from corpusgen.stages.runs import Run
 
 if TYPE_CHECKING:
     from corpusgen.distill.students.bag import BagStudent
     from corpusgen.fields import Unit
-    from corpusgen.stages.asking import Labelled, Rounds
 
 Right: TypeAlias = npt.NDArray[np.bool_]
 Outcome: TypeAlias = Literal["ask", "stop", "end"]

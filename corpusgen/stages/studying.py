@@ -14,7 +14,7 @@ from corpusgen.budget.compute import booked
 from corpusgen.budget.ledger import Intent, Ledger, replace_caps
 from corpusgen.corpus import Corpus
 from corpusgen.fields import Unit
-from corpusgen.stages.opening import caps_of
+from corpusgen.stages.runs import caps_of
 from corpusgen.stages.task import Task
 
 if TYPE_CHECKING:  # an answered run is over before these libraries could be read

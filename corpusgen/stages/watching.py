@@ -5,13 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from corpusgen.progress import Progress
 
 if TYPE_CHECKING:  # a command line that starts must not wait for these
     from corpusgen.fanout.asker import Counts
-    from corpusgen.stages.opening import Run
+    from corpusgen.stages.runs import Run
+
+Watch: TypeAlias = Callable[[str, int | None], None]
+"""Told of each stage and how many items it has."""
+
+
+def no_watch(stage: str, total: int | None) -> None:
+    """Nobody is watching."""
 
 
 @dataclass(kw_only=True)

@@ -21,14 +21,15 @@ from corpusgen.marks import Marks, mark_of
 from corpusgen.prompting.prompts import Item, Prompt
 from corpusgen.prompting.seeds import Seed
 from corpusgen.records import Message, Record
-from corpusgen.stages.asking import Watch, no_watch, prompts_about
 from corpusgen.stages.covering import chosen_seeds
 from corpusgen.stages.erasure.erasures import without_erased
 from corpusgen.stages.lanes import lane_answers
-from corpusgen.stages.opening import Run
 from corpusgen.stages.pool import HELD_OUT, note_drops
+from corpusgen.stages.rounds import prompts_about
+from corpusgen.stages.runs import Run
 from corpusgen.stages.sieving import Notes, check_left, sieved, sieves
 from corpusgen.stages.task import Task
+from corpusgen.stages.watching import Watch, no_watch
 
 HELD = 10_000
 """Items of a pool that are kept in memory to ask about; more are read from their file a second time."""

@@ -40,8 +40,8 @@ from flow_samples import endpoint, write_task
 from corpusgen.corpus import Corpus
 from corpusgen.fanout.stream import answers
 from corpusgen.prompting.prompts import prompts
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.opening import open_run
-from corpusgen.stages.task import load_task
 
 RATES: Final = (50, 200, 1000)
 NOISE: Final = 0.3

@@ -14,8 +14,9 @@ from corpusgen.fanout.asker import Asker
 from corpusgen.fanout.stream import answers
 from corpusgen.prompting.prompts import Prompt, prompts
 from corpusgen.stages.committing import commit_records
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.opening import open_run
-from corpusgen.stages.task import Task, load_task, request_for
+from corpusgen.stages.task import Task, request_for
 from corpusgen.teachers.billing import NOTHING_KNOWN, Billing
 from corpusgen.teachers.endpoint import Endpoint
 

@@ -24,8 +24,9 @@ from corpusgen.serve.runs import OVER, SubmittedRun
 from corpusgen.serve.service import Service, service_of
 from corpusgen.serve.statuses import NoSuch
 from corpusgen.serve.submitted import Rules, tasks_in
+from corpusgen.stages.loading import load_task
 from corpusgen.stages.looking import STAGE, budget_status
-from corpusgen.stages.task import Task, load_task
+from corpusgen.stages.task import Task
 
 MOST: Final = 50
 _RUN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._#:-]{0,199}")

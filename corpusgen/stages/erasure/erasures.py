@@ -21,6 +21,7 @@ import orjson
 from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, SealRefused
 from corpusgen.records import Json, canonical_json
+from corpusgen.stages.lineage.public_keys import published_keys
 
 if TYPE_CHECKING:
     from corpusgen.journal import Journal, Operation, Transaction
@@ -193,7 +194,6 @@ def _signed_erasures(corpus: Corpus) -> list[dict[str, Json]]:
             )
     if signed := [envelope for _, envelope in _rows(corpus) if envelope]:
         from corpusgen.provenance.signing import open_envelope
-        from corpusgen.stages.lineage.ledger_checks import published_keys
 
         keys = published_keys(corpus, [])
         for envelope in signed:

@@ -25,7 +25,7 @@ from corpusgen.stages.erasure.beside import LONG_ENOUGH, Needles, NotLookedInto,
 from corpusgen.stages.erasure.erasures import Tombstones
 from corpusgen.stages.erasure.seeded import EXAMPLES, seeded
 from corpusgen.stages.judges import judgement_in
-from corpusgen.stages.opening import JUDGES
+from corpusgen.stages.runs import JUDGES
 from corpusgen.stages.selecting import Selection, selections
 from corpusgen.store.answers import Card, expander
 from corpusgen.store.shards import read_records

@@ -17,7 +17,7 @@ from corpusgen.prompting.prompts import SPLITS
 from corpusgen.prompting.seeds import Seed, read_seeds
 from corpusgen.records import Json
 from corpusgen.spec import Seeds
-from corpusgen.stages.opening import JUDGES
+from corpusgen.stages.runs import JUDGES
 
 EXAMPLES: Final = "examples file"
 _MOST_FOLDERS: Final = 500

@@ -20,6 +20,7 @@ from corpusgen.provenance.events import CHECKPOINT_TYPE, EventKind, event_leaf, 
 from corpusgen.records import Json, canonical_json
 from corpusgen.stages.cataloguing import same_shards
 from corpusgen.stages.committing import export_manifest, one_at_a_time, signed_head
+from corpusgen.stages.lineage.public_keys import KEYS_FOLDER
 from corpusgen.store.durable import make_folder, write_file
 from corpusgen.store.manifest import read_manifest
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:  # what signs nothing does without cryptography, and without t
     from corpusgen.provenance.merkle import MerkleTree
     from corpusgen.provenance.signing import Signer
 
-KEYS_FOLDER = "keys"
-"""Public keys of everybody who has signed something in a corpus."""
 
 _log = logging.getLogger("corpusgen.ledger")
 

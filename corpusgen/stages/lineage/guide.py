@@ -14,7 +14,7 @@ from corpusgen.provenance import lineage
 from corpusgen.provenance.questions import NOTICE
 from corpusgen.records import Json
 from corpusgen.stages.lineage import guide_words
-from corpusgen.stages.sql import TABLES
+from corpusgen.stages.tables import TABLES
 from corpusgen.store.shards import SCHEMA
 
 _TYPES: Final[dict[pa.DataType, str]] = {

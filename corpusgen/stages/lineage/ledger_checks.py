@@ -33,7 +33,8 @@ from corpusgen.provenance.signing import key_id_of, read_public
 from corpusgen.records import Json
 from corpusgen.stages.erasure.erasures import unfinished
 from corpusgen.stages.finding import Finding
-from corpusgen.stages.lineage.attesting import KEYS_FOLDER, corpus_id, file_digests
+from corpusgen.stages.lineage.attesting import corpus_id, file_digests
+from corpusgen.stages.lineage.public_keys import KEYS_FOLDER, published_keys
 from corpusgen.stages.terms.signed_rows import Told, row_findings
 from corpusgen.store.durable import write_file
 
@@ -151,24 +152,6 @@ def ledger_checked(
         findings += look(corpus, heard.every, bool(checkpoints))
     notes = signing_notes(covered, walked.met, of_kept, only)
     return LedgerChecked(findings=tuple(findings), covered=covered, notes=tuple(notes))
-
-
-def published_keys(corpus: Corpus, problems: list[LedgerProblem]) -> dict[str, bytes]:
-    """The public keys in ``keys/`` by their ids; what is wrong with one goes to ``problems``."""
-    keys = {}
-    for path in sorted((corpus.folder / KEYS_FOLDER).glob("*.pub")):
-        name = f"{KEYS_FOLDER}/{path.name}"
-        try:
-            public = read_public(name, path.read_bytes())
-        except (CorpusDamaged, OSError) as error:
-            problems.append(LedgerProblem(subject=name, message=str(error)))
-            continue
-        if key_id_of(public) != path.stem:
-            message = f"was swapped: it holds key {key_id_of(public)}, not the one it is named after"
-            problems.append(LedgerProblem(subject=name, message=message))
-        else:
-            keys[path.stem] = public
-    return keys
 
 
 def events_of(corpus: Corpus) -> Iterator[Event]:

@@ -15,8 +15,9 @@ from corpusgen.provenance.ledger import Event
 from corpusgen.provenance.merkle import Inclusion, inclusion
 from corpusgen.provenance.seal import canonical_content, leaves, record_nonce
 from corpusgen.records import Json
-from corpusgen.stages.lineage.attesting import KEYS_FOLDER, Checkpoint, checkpoint, latest_checkpoint
+from corpusgen.stages.lineage.attesting import Checkpoint, checkpoint, latest_checkpoint
 from corpusgen.stages.lineage.ledger_checks import events_of
+from corpusgen.stages.lineage.public_keys import KEYS_FOLDER
 from corpusgen.stages.sealing import Sealed, dataset_secret, record_row, sealed_dataset
 from corpusgen.stages.selecting import Selection, find_selection, selections
 from corpusgen.store.shards import read_batches, read_records

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from corpusgen.records import Json
-from corpusgen.stages.opening import JUDGES
+from corpusgen.stages.runs import JUDGES
 
 Row = dict[str, Json]
 

@@ -14,7 +14,7 @@ from corpusgen.errors import UsageError
 from corpusgen.records import Json
 from corpusgen.stages.lineage.reading import Lineage, quoted, reading
 from corpusgen.stages.lineage.tracing import lineage_files
-from corpusgen.stages.opening import JUDGES
+from corpusgen.stages.runs import JUDGES
 
 NOTICE: Final = "Not legal advice."
 SHOWN: Final = 20

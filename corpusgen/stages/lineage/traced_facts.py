@@ -18,7 +18,7 @@ from corpusgen.provenance.seal import manifest_digest
 from corpusgen.provenance.terms import DataLicence, Registry, TermsDocument
 from corpusgen.records import Json, canonical_json
 from corpusgen.stages.lineage.specs_of_runs import Row, SpecOfRun, part_of
-from corpusgen.stages.opening import JUDGES
+from corpusgen.stages.runs import JUDGES
 from corpusgen.stages.terms.deciding import TERMS_KEPT, registry_of
 from corpusgen.store.answers import Card
 

@@ -15,7 +15,7 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged, UsageError
 from corpusgen.export.student import StudentFacts, model_card, not_held_list, student_notice
 from corpusgen.records import Json
-from corpusgen.stages.lineage.attesting import KEYS_FOLDER
+from corpusgen.stages.lineage.public_keys import KEYS_FOLDER
 from corpusgen.stages.release.candidates import Candidate, file_sha256
 from corpusgen.store.durable import make_folder, sync_folder, unwritable, write_file
 

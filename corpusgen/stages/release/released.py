@@ -13,7 +13,7 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged
 from corpusgen.provenance.signing import open_envelope
 from corpusgen.records import Json, canonical_json
-from corpusgen.stages.lineage.ledger_checks import published_keys
+from corpusgen.stages.lineage.public_keys import published_keys
 
 RELEASE_TYPE: Final = "application/vnd.corpusgen.release+json"
 TOLD: Final = ("release_id", "student_id", "name", "approver", "datasets", "base", "waivers", "policy_digest", "files")

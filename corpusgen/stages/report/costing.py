@@ -10,8 +10,8 @@ from corpusgen.evaluate.payback import Payback
 from corpusgen.evaluate.report import facts
 from corpusgen.records import Json
 from corpusgen.stages.evaluating import Evaluated
-from corpusgen.stages.opening import Run
 from corpusgen.stages.report.outcome import Outcome
+from corpusgen.stages.runs import Run
 from corpusgen.stages.studying import ROLE
 
 MILLION = 1_000_000

@@ -6,8 +6,8 @@ from corpusgen.corpus import Corpus
 from corpusgen.evaluate.report.facts import PlanLine, PlanUnit
 from corpusgen.records import Json
 from corpusgen.stages.estimating import Estimate
-from corpusgen.stages.opening import OF_RUN
 from corpusgen.stages.planning import Plan
+from corpusgen.stages.runs import OF_RUN
 from corpusgen.stages.studying import ROLE
 
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from corpusgen.evaluate.report import facts
 from corpusgen.records import Record
-from corpusgen.stages.asking import logprobs_of
 from corpusgen.stages.choosing import STEPS
 from corpusgen.stages.evaluating import best
 from corpusgen.stages.looking import STAGE
-from corpusgen.stages.opening import Run
 from corpusgen.stages.pool import Pool
 from corpusgen.stages.report.outcome import Outcome
+from corpusgen.stages.rounds import logprobs_of
+from corpusgen.stages.runs import Run
 from corpusgen.stages.selecting import Selection
 from corpusgen.stages.writing import PoolSize, Written
 

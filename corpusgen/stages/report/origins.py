@@ -9,8 +9,8 @@ from importlib.metadata import version
 
 from corpusgen.evaluate.report import facts
 from corpusgen.spec import Seeds
-from corpusgen.stages.opening import Member, Run
 from corpusgen.stages.report.outcome import Outcome
+from corpusgen.stages.runs import Member, Run
 from corpusgen.stages.sealing import licence_of
 from corpusgen.stages.served import served_models
 

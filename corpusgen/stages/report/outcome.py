@@ -9,8 +9,8 @@ from corpusgen.budget.ledger import Balance, balances
 from corpusgen.fields import Unit
 from corpusgen.stages.asking import Asked
 from corpusgen.stages.evaluating import Evaluated
-from corpusgen.stages.opening import Run
 from corpusgen.stages.planning import Plan
+from corpusgen.stages.runs import Run
 from corpusgen.stages.sealing import Sealed
 from corpusgen.stages.selecting import Selection
 from corpusgen.stages.training import Trained

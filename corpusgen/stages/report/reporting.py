@@ -11,13 +11,13 @@ from corpusgen.evaluate.report.page import render
 from corpusgen.records import Json
 from corpusgen.stages.committing import one_at_a_time
 from corpusgen.stages.evaluating import Evaluated
-from corpusgen.stages.opening import Run
 from corpusgen.stages.report import grading, material
 from corpusgen.stages.report.costing import cost, cost_json
 from corpusgen.stages.report.hindsight import plan_json, plan_lines
 from corpusgen.stages.report.mapping import coverage
 from corpusgen.stages.report.origins import provenance
 from corpusgen.stages.report.outcome import Outcome, run_balances
+from corpusgen.stages.runs import Run
 from corpusgen.stages.studying import ROLE
 from corpusgen.store.durable import make_folder, write_file
 

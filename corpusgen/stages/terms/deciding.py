@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import orjson
 
 from corpusgen.corpus import Corpus
-from corpusgen.errors import CorpusgenError, PolicyRefused
+from corpusgen.errors import PolicyRefused
 from corpusgen.journal import Transaction
 from corpusgen.provenance.events import note_event
 from corpusgen.provenance.policy import (
@@ -32,6 +32,7 @@ from corpusgen.spec import Agreement as AgreementSpec
 from corpusgen.stages.parents import inherited_sources
 from corpusgen.stages.task import Task
 from corpusgen.stages.terms.files import files_of, read_registry
+from corpusgen.stages.terms.rights_checks import sound_reviews, sound_waivers
 from corpusgen.teachers.registry import resolved
 from corpusgen.teachers.teacher import TeacherCard
 
@@ -68,8 +69,6 @@ def _reviews(corpus: Corpus) -> tuple[str, ...]:
     rows = corpus.journal.query("select review_id, review, envelope from reviews order by review_id")
     if not rows:
         return ()
-    from corpusgen.stages.terms.rights_checks import sound_reviews  # with cryptography, which few corpora need
-
     return sound_reviews(corpus, rows)
 
 
@@ -78,8 +77,6 @@ def _waivers(corpus: Corpus) -> tuple[Waiver, ...]:
     rows = corpus.journal.query("select waiver_id, waiver from waivers where ended_us is null order by waiver_id")
     if not rows:
         return ()
-    from corpusgen.stages.terms.rights_checks import sound_waivers  # which few corpora need
-
     return tuple(map(waiver_of, sound_waivers(corpus, rows)))
 
 
@@ -321,38 +318,6 @@ def _briefly(decision: Decision) -> str | None:
     refused = decision.outcome != "allow"
     told = f"{decision.teacher.name} as {decision.role} ({decision.outcome}: {', '.join(rules)})"
     return told if refused else None
-
-
-async def gate(corpus: Corpus, run_id: str, task: Task, decisions: Sequence[Decision]) -> None:
-    """Write down what the terms say of each teacher in each role. Raises PolicyRefused for the first that is denied.
-
-    With a refusal stands what the asking would have cost, as far as that can be told.
-    """
-    refused = next((one for one in decisions if one.outcome != "allow"), None)
-    estimates = {} if refused is None else await _would_cost(task, corpus)
-    registry = registry_of(corpus, task)
-
-    def operation(transaction: Transaction) -> None:
-        keep_terms(transaction, registry, name_of(task))
-        note_decisions(transaction, run_id, "plan", decisions, estimates=estimates)
-
-    await corpus.journal.run(operation)
-    if refused is not None:
-        raise refusal(corpus, task, refused, decisions)
-
-
-async def _would_cost(task: Task, corpus: Corpus) -> dict[str, int]:
-    """What each teacher of a task would likely cost, in micro-dollars; none where planning fails."""
-    from corpusgen.stages.planning import plan
-
-    try:
-        made = await plan(task, corpus)
-    except CorpusgenError:  # it says so by itself when it is asked for; the refusal matters more here
-        return {}
-    costs: dict[str, int] = {}
-    for part in made.teachers:
-        costs[part.name] = costs.get(part.name, 0) + round(part.microusd.likely)
-    return costs
 
 
 # --- What is written down --------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from corpusgen.provenance.licences import licence_named, read_expression
 from corpusgen.provenance.policy import Decision, Reason, policy_digest, suggest_allowed
 from corpusgen.provenance.terms import STRICTNESS, Registry, TermsDocument
 from corpusgen.records import Json
-from corpusgen.stages.parents import decisions_above
 from corpusgen.stages.task import Task, connect
+from corpusgen.stages.terms.ancestry import decisions_above
 from corpusgen.stages.terms.deciding import decisions_for, rights_of, sources_of, strictest, to_do, use_of
 
 NOTICE = "Not legal advice: how corpusgen applies the terms it has on file; your counsel owns the final word."

@@ -13,8 +13,9 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusgenError, PolicyRefused
 from corpusgen.provenance.policy import Decision
 from corpusgen.stages.task import Task
-from corpusgen.stages.terms.deciding import gate, terms_files
+from corpusgen.stages.terms.deciding import terms_files
 from corpusgen.stages.terms.files import file_states
+from corpusgen.stages.terms.gating import gate
 
 LOOK_S: Final = 1.0
 """How often it is looked whether waivers, reviews or terms have changed, at most."""

@@ -13,7 +13,7 @@ from corpusgen.corpus import Corpus
 from corpusgen.errors import CorpusDamaged
 from corpusgen.records import Json, canonical_json
 from corpusgen.stages.finding import Finding
-from corpusgen.stages.lineage.attesting import KEYS_FOLDER
+from corpusgen.stages.lineage.public_keys import KEYS_FOLDER
 from corpusgen.stages.terms.files import REVIEW_TYPE
 
 

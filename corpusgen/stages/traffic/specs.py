@@ -20,7 +20,8 @@ import yaml
 from corpusgen.corpus import Clock
 from corpusgen.errors import CorpusgenError, UsageError
 from corpusgen.records import Json
-from corpusgen.stages.task import connect, load_task
+from corpusgen.stages.loading import load_task
+from corpusgen.stages.task import connect
 from corpusgen.stages.traffic.clusters import Cluster, telling_words
 from corpusgen.stages.traffic.ranking import Ranked, normal
 from corpusgen.stages.traffic.reading import Heard, mark_of, turns_in
