@@ -108,6 +108,27 @@ async def test_two_runs_at_the_same_time_ask_the_same_thing_once(tmp_path: Path,
     assert read_manifest(corpus.folder).rows == 50
 
 
+async def leave_after_one(task: Path, corpus: Corpus) -> None:
+    async with corpusgen.generate(task, corpus) as records:
+        await anext(records)
+        raise InterruptedError
+
+
+async def test_a_run_that_one_process_leaves_goes_on_while_another_asks(tmp_path: Path, corpus: Corpus) -> None:
+    teacher = Server(latency_s=0.3)
+    async with server(teacher.answer) as url:
+        task = write_task(tmp_path, items=8, teacher=endpoint(url, in_flight=1))
+        asking = asyncio.ensure_future(read(task, corpus))
+        while not teacher.now:  # noqa: ASYNC110 - nothing tells when a call has arrived
+            await asyncio.sleep(0.01)
+        with open_corpus(corpus.folder) as beside:
+            with pytest.raises(InterruptedError):
+                await leave_after_one(task, beside)
+            assert beside.journal.query("select distinct status from runs") == [("open",)]
+        await asking
+    assert corpus.journal.query("select distinct status from runs") == [("complete",)]
+
+
 async def test_a_429_pauses_everybody_and_loses_no_prompt(tmp_path: Path, corpus: Corpus) -> None:
     teacher = Server()
     refused = 0

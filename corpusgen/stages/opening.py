@@ -19,7 +19,7 @@ from corpusgen.elsewhere import Elsewhere, Source, Sources
 from corpusgen.errors import LocatedError, UsageError
 from corpusgen.fanout.asker import Asker
 from corpusgen.fields import Unit
-from corpusgen.journal import Transaction
+from corpusgen.journal import Transaction, owner_alive
 from corpusgen.provenance.events import note_event
 from corpusgen.provenance.policy import Decision
 from corpusgen.stages.lanes import lane_of
@@ -576,12 +576,23 @@ def _under_other_terms(run: Run, member: Member) -> list[tuple[Card, int]]:
 
 
 async def end_run(run: Run, status: Literal["complete", "stopped"]) -> None:
-    """Note how a run ended."""
+    """Note how a run ended; one that another process is still asking for has not stopped."""
 
     def operation(transaction: Transaction) -> None:
+        if status == "stopped" and _others_are_asking(transaction, run):
+            return
         transaction.execute(
             "update runs set status = ?, ended_us = ? where run_id in (?, ?)",
             (status, transaction.now_us, run.run_ids[0], run.run_ids[-1]),
         )
 
     await run.corpus.journal.run(operation)
+
+
+def _others_are_asking(transaction: Transaction, run: Run) -> bool:
+    rows = transaction.rows(
+        "select pid, boot_id, start_ticks from owners where owner_id != ? and owner_id in"
+        " (select owner_id from calls where state = 'promised' and run_id in (?, ?))",
+        (run.corpus.journal.owner_id, run.run_ids[0], run.run_ids[-1]),
+    )
+    return any(owner_alive(*row) for row in rows)
