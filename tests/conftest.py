@@ -7,6 +7,13 @@ import runpy
 from importlib import import_module
 from pathlib import Path
 
+from hypothesis import settings
+
+# The same examples at each run, so that it fails only where something has changed; new ones are looked for with
+# pytest --hypothesis-profile default.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
+
 _OFFLINE = Path(__file__).parent / "offline"
 _PERSONAL = ("CORPUSGEN_", "OPENAI_", "ANTHROPIC_", "HF_", "COLUMNS", "NO_COLOR", "FORCE_COLOR")
 _SECRET = ("_KEY", "_TOKEN", "_SECRET", "_PROXY")

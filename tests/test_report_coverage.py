@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from report_samples import bare_report, coverage
 from vector_samples import clustered_pool
@@ -53,6 +53,8 @@ _spots = st.lists(st.tuples(_number, _number), max_size=4).map(tuple)
 
 @settings(max_examples=60, deadline=None)
 @given(_spots, _spots, _number, _number)
+@example((), (), 1e308, 0.5)
+@example(((1e308, 1e308), (-1e308, -1e308)), (), 0.0, 0.5)
 def test_no_numbers_break_the_map(chosen: Spots, dropped: Spots, where: float, share: float) -> None:
     hole = CoverageHole(words=(), items=0, chosen=0, x=where, y=where, reach=where)
     none = dataclasses.replace(coverage().chosen, vendi=where, mean_nearest=math.nan, distinct=None)

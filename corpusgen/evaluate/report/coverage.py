@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,8 @@ from corpusgen.evaluate.report.wording import DASH, count, percent, plural, shar
 
 LEGEND = 26.0
 """Room for one line of the legend."""
+_LARGEST = 1e100
+"""Lengths beyond it are no places on a map."""
 
 
 def coverage(facts: Coverage | None) -> Section | None:
@@ -88,7 +89,7 @@ def _chart(facts: Coverage, width: int, name: str) -> Part:
 def _plane(facts: Coverage, width: float, top: float) -> _Plane:
     """Room for all that is drawn, in the middle, between half and three quarters as high as wide."""
     spots = [*facts.chosen_at, *facts.passed_over_at, *facts.dropped_at, *facts.held_out_at]
-    seen = [(x, y) for x, y in spots if math.isfinite(x) and math.isfinite(y)] or [(0.0, 0.0)]
+    seen = [(x, y) for x, y in spots if _drawable(x, y)] or [(0.0, 0.0)]
     low_x, high_x = min(x for x, _ in seen), max(x for x, _ in seen)
     low_y, high_y = min(y for _, y in seen), max(y for _, y in seen)
     wide, high = max(high_x - low_x, 1e-9), max(high_y - low_y, 1e-9)
@@ -106,15 +107,20 @@ def _plane(facts: Coverage, width: float, top: float) -> _Plane:
     )
 
 
+def _drawable(*lengths: float) -> bool:
+    """Whether these can be scaled to a page: numbers, and not so large that their differences or products are none."""
+    return all(abs(length) < _LARGEST for length in lengths)
+
+
 def _marks(kind: str, spots: Spots, plane: _Plane, shape: str) -> Part:
     """One path for all items of a kind: thousands of marks in few bytes."""
-    placed = (plane.spot(x, y) for x, y in spots if math.isfinite(x) and math.isfinite(y))
+    placed = (plane.spot(x, y) for x, y in spots if _drawable(x, y))
     drawn = "".join(f"M{x:.1f} {y:.1f}{shape}" for x, y in placed)
     return f'<path class="dots {kind}" d="{drawn}"/>' if drawn else ""
 
 
 def _ring(number: int, hole: CoverageHole, plane: _Plane) -> list[Part]:
-    if not all(map(math.isfinite, (hole.x, hole.y, hole.reach))):
+    if not _drawable(hole.x, hole.y, hole.reach):
         return []
     x, y = plane.spot(hole.x, hole.y)
     size = min(plane.width / 12, max(11.0, hole.reach * plane.scale))
