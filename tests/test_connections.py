@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -129,3 +132,28 @@ def test_another_event_loop_has_connections_of_its_own() -> None:
         return body
 
     assert [asyncio.run(ask_there(Counting())) for _ in range(2)] == [b"{}", b"{}"]
+
+
+class _Always(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_connections_that_an_ended_event_loop_left_open_are_not_used_again() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Always) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        opened = Transport(base_url=f"http://127.0.0.1:{server.server_port}", clock=TickingClock())
+        assert [asyncio.run(ask(opened)) for _ in range(2)] == [b"{}", b"{}"]
+        asyncio.run(opened.aclose())
+        gc.collect()
+        server.shutdown()

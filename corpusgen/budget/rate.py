@@ -92,11 +92,12 @@ class Rate:
 
     def worst(self, input_bound: int, max_tokens: int) -> Amounts:
         """The most one call can use: all of its input written to the cache, at the dearest tier within reach."""
-        for mark, given, answered in self._ceilings:
-            if input_bound > mark:
-                microusd = _whole(input_bound * given + max_tokens * answered)
-                return Amounts(microusd=microusd, tokens=input_bound + max_tokens, requests=1)
-        raise AssertionError("unreachable: the last mark is below nought")  # pragma: no cover
+        given, answered = next(prices for mark, *prices in self._ceilings if input_bound > mark)
+        return Amounts(
+            microusd=_whole(input_bound * given + max_tokens * answered),
+            tokens=input_bound + max_tokens,
+            requests=1,
+        )
 
     def used(self, usage: Usage) -> Amounts:
         """What one call used, by its own answer."""

@@ -134,7 +134,7 @@ def row_of(asker: Asker, prompt: Prompt, request: Request, earlier: Sequence[Got
         item_id=asked.item_id,
         request_key=key,
         first_key=earlier[0].request.key if earlier else key,
-        from_cache=got.used is None and _of_another_run(asker, got),
+        from_cache=_of_another_run(asker, got),
         item=item,
     )
 

@@ -81,12 +81,8 @@ async def try_once(
     asker, reservation, ticket = await _reserve(asker, prompt, request, attempt)
     if asker.permit is not None and asker.permit.due:
         await _renew(asker, asker.permit, reservation, ticket)
-    held = asker.hold.tasks
-    held.add(task := asyncio.current_task())  # as ``with asker.hold``, which looks the task up twice
-    try:
+    with asker.hold:
         return await _ask(asker, reservation, ticket, request, finish)
-    finally:
-        held.discard(task)
 
 
 async def _renew(asker: Asker, permit: Permit, reservation: Reservation, ticket: Ticket) -> None:
@@ -259,7 +255,7 @@ def _read(asker: Asker, request: Request, reply: Reply) -> Got:
         body=reply.body,
     )
     reading = read_labels(asker.facts, completion)
-    if served and served != request.model:
+    if served:
         count_served(asker, request.model, served)
     return Got(request=request, answer=answer, completion=completion, reading=reading, used=used, choices=choices)
 

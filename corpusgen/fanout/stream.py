@@ -239,8 +239,7 @@ class _Stream:
     async def _answered(self, prompt: Prompt, at: int, record: Record) -> None:
         """Hand over the record of a prompt, or of the so-manieth of its answers."""
         self.asker.counts.failures_in_a_row = 0
-        if self.dropped:
-            await self._taken_back(prompt, at)
+        await self._taken_back(prompt, at)
         await self._deliver(record)
 
     async def _deliver(self, record: Record) -> None:

@@ -162,7 +162,6 @@ class Prompter:
     def item(self, seed: Seed, split: Split) -> Item:
         """One seed as something to ask about."""
         values = {name: seed.values[name] for name in self.file.inputs}
-        parents = (*seed.parents, *self.example_parents)
         return Item(
             item_id=seed.item_id,
             split=split,
@@ -171,7 +170,7 @@ class Prompter:
             # The worked examples are in the prompt, so the answer descends from them as well.
             source_ids=(f"{seed.source}#{seed.item_id}", *self.example_sources),
             gold=seed.gold,
-            parent_ids=tuple(dict.fromkeys(parents)) if parents else (),
+            parent_ids=tuple(dict.fromkeys((*seed.parents, *self.example_parents))),
         )
 
 

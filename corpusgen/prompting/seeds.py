@@ -81,14 +81,14 @@ def read_golds(
 
 def _sound(path: Path, seeds: Seeds, needed: tuple[str, ...], room: Turns | None) -> Iterator[_Told]:
     """The rows with their texts by column, each id once."""
-    texts_of = _texts if room is None else partial(_texts_and_turns, room)
+    text_of = _text if room is None else partial(_text_or_turns, room)
     columns = list(dict.fromkeys([seeds.id, *needed, *([seeds.gold] if seeds.gold else [])]))
     read = columns if seeds.parent is None else list(dict.fromkeys([*columns, seeds.parent]))
     seen = Marks()
     rows = islice(_rows(path, read), seeds.limit)
 
     def told(row: _Row) -> _Told:
-        text = texts_of(path, row, columns)
+        text = {column: text_of(path, row, column) for column in columns}
         return row, text if seeds.parent is None else text | {seeds.parent: _parents(path, row, seeds.parent)}
 
     for chunk in _chunks(map(told, rows)):
@@ -143,17 +143,6 @@ def _refuse_second(path: Path, columns: list[str], row: _Row, column: str, item_
         raise _error(path, message, row, column)
 
 
-def _texts(path: Path, row: _Row, columns: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for column in columns:
-        value = row.values.get(column)
-        if isinstance(value, str) and value and not value.isspace():  # which almost every cell is
-            found[column] = value
-        else:
-            found[column] = _text(path, row, column)
-    return found
-
-
 def _text(path: Path, row: _Row, column: str) -> str:
     value = row.values.get(column)
     if isinstance(value, str) and value and not value.isspace():
@@ -190,10 +179,6 @@ def _listed(text: str) -> object:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         return text
-
-
-def _texts_and_turns(room: Turns, path: Path, row: _Row, columns: list[str]) -> dict[str, str]:
-    return {column: _text_or_turns(room, path, row, column) for column in columns}
 
 
 def _text_or_turns(room: Turns, path: Path, row: _Row, column: str) -> str:

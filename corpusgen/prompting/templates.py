@@ -38,11 +38,7 @@ def variables(template: str) -> dict[str, int]:
 
 def fill(template: str, values: Mapping[str, str]) -> str:
     """The template with every variable replaced; values are never read as templates. Raises KeyError for a gap."""
-    parts = _parts(template)
-    if len(parts) == 1:  # most often an input and nothing else
-        part, named = parts[0]
-        return values[part] if named else part
-    return "".join([values[part] if named else part for part, named in parts])
+    return "".join([values[part] if named else part for part, named in _parts(template)])
 
 
 @lru_cache(maxsize=64)

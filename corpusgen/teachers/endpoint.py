@@ -325,7 +325,7 @@ def _extras_bound(request: Request, framing: Framing) -> int:
         written.append(request.schema)
     if request.tools is not None:
         written.append(request.tools)
-    return sum([len(orjson.dumps(extra)) + framing.per_extra for extra in written]) if written else 0
+    return sum([len(orjson.dumps(extra)) + framing.per_extra for extra in written])
 
 
 def is_loopback(host: str) -> bool:
